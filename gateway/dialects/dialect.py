@@ -1,0 +1,98 @@
+"""What one API dialect knows, and nothing else does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import GatewayError
+from gateway.policy import Decision
+from guard_runtime.conversation import Conversation, Kind, Part
+
+Json = Mapping[str, Any]
+Channel = tuple[str | int, ...]
+"""Where streamed text belongs: the choice, the field, and for tool calls their index. One channel is one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event, as the upstream sent it. `data` is None for the closing [DONE]."""
+
+    data: Json | None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an event adds to one channel of the answer. `text` is None where it is something no guard can read
+    (an unknown field): it is held, and `on_unreadable` answers for it."""
+
+    channel: Channel
+    text: str | None
+    kind: Kind = Kind.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A block or a rewrite, as this dialect says it. `text` is the sentence the caller reads."""
+
+    decision: Decision
+    text: str
+    code: str = "content_filter"
+
+
+class Dialect(Protocol):
+    name: str
+    path: str
+
+    def read_request(self, body: Json) -> Conversation:
+        """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
+
+    def read_answer(self, body: Json) -> tuple[tuple[int, tuple[Part, ...]], ...]:
+        """The parts of each choice of a plain answer: (choice, parts), paths into `body`. Raises `UpstreamError` when
+        it is not an answer of this dialect."""
+
+    def blocked_prompt(self, body: Json, refusal: Refusal) -> Json:
+        """The 400 for a prompt that is blocked."""
+
+    def completion(self, body: Json, refusal: Refusal) -> Json:
+        """A whole 200 answer made of the refusal alone, for a prompt; the model was not asked."""
+
+    def refused(self, answer: Json, choice: int, refusal: Refusal) -> Json:
+        """`answer` with that choice replaced by the refusal."""
+
+    def error(self, error: GatewayError) -> Json: ...
+
+    def streams(self, body: Json) -> bool: ...
+
+    def stream(self, body: Json) -> "DialectStream": ...
+
+
+class DialectStream(Protocol):
+    """One streamed answer, as this dialect writes it. Remembers what has left, for that decides how it may end."""
+
+    def read(self, event: Event) -> Sequence[Delta]:
+        """What an event adds. Raises `UpstreamError` when it is no event of this dialect; an event that carries the
+        upstream's own error raises it as `UpstreamError` too."""
+
+    def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
+        """The event with the text of these channels replaced."""
+
+    def sent(self, event: Event) -> None:
+        """Note an event that has left for the caller."""
+
+    def begin(self, refusal: Refusal) -> Sequence[Event]:
+        """A whole stream made of the refusal alone, for a prompt; the model was not asked."""
+
+    def stop(self, refusal: Refusal) -> Sequence[Event]:
+        """A lawful ending for a block, given only what the caller has seen: each open choice is closed, then usage if
+        it was asked for, then the dialect's terminator."""
+
+    def replace(self, refusal: Refusal) -> Sequence[Event]:
+        """A lawful ending that says the safe message in the place of what was held back."""
+
+    def fail(self, error: GatewayError) -> Sequence[Event]:
+        """A lawful ending when the upstream or a guard failed: the error in the dialect's own shape, the terminator."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the upstream said, in this dialect's words, that the answer is complete."""

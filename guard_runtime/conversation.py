@@ -1,0 +1,90 @@
+"""What a guard reads: a conversation, whatever API it came in by."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+Path = tuple[str | int, ...]
+
+
+class Direction(StrEnum):
+    """Which way the words that are judged travel: to the model, or back to the caller."""
+
+    PROMPT = "prompt"
+    RESPONSE = "response"
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Kind(StrEnum):
+    """What a piece of content is. A guard may read kinds differently; none may be skipped."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+    NAME = "name"
+    TOOL_DEFINITION = "tool_definition"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    SCHEMA = "schema"
+    MEDIA = "media"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One piece of a turn, and where it sits in the body.
+
+    `text` is None where a text guard cannot read the piece (an image, a sound, a field nobody knows). Such a part is
+    kept, never dropped: the policy's `on_unreadable` answers for it.
+    `path` leads to the string in the body. Where the string itself is JSON (tool-call arguments), the path goes on
+    inside it behind the marker "$json": `("messages", 2, ..., "arguments", "$json", "city")`.
+    """
+
+    path: Path
+    text: str | None
+    kind: Kind = Kind.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.parts if part.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The turns in order. With direction PROMPT every turn is judged; with RESPONSE the last turn is judged, and the
+    turns before it are context only."""
+
+    turns: tuple[Turn, ...]
+    direction: Direction = Direction.PROMPT
+
+    @property
+    def judged(self) -> tuple[Part, ...]:
+        """The parts that are judged, in order."""
+        turns = self.turns if self.direction is Direction.PROMPT else self.turns[-1:]
+        return tuple(part for turn in turns for part in turn.parts)
+
+    @property
+    def unreadable(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.judged if part.text is None)
+
+    @property
+    def question(self) -> str:
+        """What the caller asked last: the context an answer is judged in."""
+        for turn in reversed(self.turns):
+            if turn.role is Role.USER:
+                return turn.text
+        return ""
+
+    def reply(self, *parts: Part) -> "Conversation":
+        """This conversation with an assistant's answer at its end, to be judged."""
+        return Conversation((*self.turns, Turn(Role.ASSISTANT, parts)), Direction.RESPONSE)

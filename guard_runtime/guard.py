@@ -1,0 +1,49 @@
+"""What every guard is, and what every model behind one is."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from guard_runtime.conversation import Conversation, Direction, Path
+from guard_runtime.verdict import Category, Verdict
+
+OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
+"""Named thresholds a guard was measured at: {"balanced": {direction: {category: score}}}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One text to score. `context` is the question an answer replies to; None where there is none.
+    `path` says which part the text is; () where it is several parts joined."""
+
+    direction: Direction
+    text: str
+    context: str | None = None
+    path: Path = ()
+
+
+class Guard(Protocol):
+    """The one thing the gateway knows about guards."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same text could get another score: it is part of every cache key and record."""
+
+    @property
+    def operating_points(self) -> OperatingPoints: ...
+
+    async def check(self, conversation: Conversation) -> Verdict:
+        """Raises `GuardError` when there is no verdict."""
+
+    def running(self) -> AbstractAsyncContextManager[object]:
+        """Holds what the guard needs while it serves (threads, connections)."""
+
+
+class Model(Protocol):
+    """A guard model, as the batcher sees it: blocking, batched, run on one thread."""
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]: ...

@@ -1,0 +1,1 @@
+"""From base weights and labelled rows to the shipped guard artefact."""

@@ -1,0 +1,132 @@
+"""Labelled rows: read strictly, all mistakes reported at once with file, line and field."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CATEGORIES = (
+    "illegal_activities_and_crime",
+    "bias_and_discrimination",
+    "privacy_and_property",
+    "rumors_and_misinformation",
+    "hate_speech_and_abuse",
+    "ethics_and_morality",
+    "physical_and_mental_health",
+    "prompt_attack",
+)
+CHOICES = {
+    "lang": ("zh", "en"),
+    "direction": ("prompt", "response"),
+    "label": ("safe", "unsafe"),
+    "quality": ("gold", "silver", "weak"),
+}
+TEXT_FIELDS = ("id", "source", "licence", "lang", "direction", "prompt", "response", "label", "subcategory", "quality")
+MISTAKES_SHOWN = 20
+
+
+class BadInput(Exception):
+    """What was given cannot be trained on; the message says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 unless curation says otherwise)."""
+
+    id: str
+    source: str
+    lang: str
+    direction: str
+    prompt: str
+    response: str
+    unsafe: bool
+    categories: tuple[str, ...]
+    quality: str
+    weight: float
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a JSONL file. Raises BadInput naming file, line and field of each mistake (the first twenty)."""
+    rows: list[Row] = []
+    mistakes: list[str] = []
+    seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        try:
+            row = _row(json.loads(line))
+        except json.JSONDecodeError as exc:
+            mistakes.append(f"{path}:{number}: not JSON ({exc.msg} at column {exc.colno})")
+            continue
+        except BadInput as exc:
+            mistakes.append(f"{path}:{number}: {exc}")
+            continue
+        if row.id in seen:
+            mistakes.append(f"{path}:{number}: id: {row.id!r} is already used in line {seen[row.id]}")
+        seen.setdefault(row.id, number)
+        rows.append(row)
+    if mistakes:
+        more = len(mistakes) - MISTAKES_SHOWN
+        shown = mistakes[:MISTAKES_SHOWN] + ([f"... and {more} more"] if more > 0 else [])
+        raise BadInput("\n".join(shown))
+    if not rows:
+        raise BadInput(f"{path}: no rows")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise BadInput(f"{path}: {exc.strerror}") from exc
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            yield number, raw.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise BadInput(f"{path}:{number}: not UTF-8 at byte {exc.start} of the line") from exc
+
+
+def _row(data: Any) -> Row:
+    if not isinstance(data, dict):
+        raise BadInput(f"a row is an object, not {type(data).__name__}")
+    for field in TEXT_FIELDS:
+        if field not in data:
+            raise BadInput(f"{field}: missing")
+        if not isinstance(data[field], str):
+            raise BadInput(f"{field}: must be a string, not {type(data[field]).__name__}")
+    for field, allowed in CHOICES.items():
+        if data[field] not in allowed:
+            raise BadInput(f"{field}: {data[field]!r} is none of {', '.join(allowed)}")
+    spoken = "prompt" if data["direction"] == "prompt" else "response"
+    if not data[spoken].strip():
+        raise BadInput(f"{spoken}: empty, in a row of direction {data['direction']}")
+    return Row(
+        id=data["id"],
+        source=data["source"],
+        lang=data["lang"],
+        direction=data["direction"],
+        prompt=data["prompt"],
+        response=data["response"] if data["direction"] == "response" else "",
+        unsafe=data["label"] == "unsafe",
+        categories=_categories(data),
+        quality=data["quality"],
+        weight=_weight(data),
+    )
+
+
+def _categories(data: Mapping[str, Any]) -> tuple[str, ...]:
+    categories = data.get("categories")
+    if not isinstance(categories, list):
+        raise BadInput("categories: must be a list")
+    for category in categories:
+        if category not in CATEGORIES:
+            raise BadInput(f"categories: {category!r} is none of {', '.join(CATEGORIES)}")
+    return tuple(categories)
+
+
+def _weight(data: Mapping[str, Any]) -> float:
+    weight = data.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= 100:
+        raise BadInput(f"weight: {weight!r} is not a number from 0 to 100")
+    return float(weight)
