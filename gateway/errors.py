@@ -17,6 +17,7 @@ Everything the gateway raises at a caller. A blocked answer is not here: that is
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class GatewayError(Exception):
@@ -25,7 +26,7 @@ class GatewayError(Exception):
     status = 500
     type = "server_error"
     code = "internal_error"
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -101,7 +102,7 @@ class GuardUnavailable(GatewayError):
     status = 503
     type = "guard_error"
     code = "guard_unavailable"
-    headers = {"x-should-retry": "false"}
+    headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
 
 
 class ConfigError(Exception):

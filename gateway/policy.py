@@ -140,7 +140,9 @@ def worst_of(decisions: Iterable[Decision], direction: Direction) -> Decision:
     return max(decisions, key=lambda decision: decision.severity, default=allowed(direction))
 
 
-def decide(policy: DirectionPolicy, verdict: Verdict, points: OperatingPoints, direction: Direction) -> tuple[Decision, ...]:
+def decide(
+    policy: DirectionPolicy, verdict: Verdict, points: OperatingPoints, direction: Direction
+) -> tuple[Decision, ...]:
     """What one guard's verdict means under one policy: for each category the most severe rule that fires."""
     return tuple(
         decision

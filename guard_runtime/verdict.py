@@ -48,7 +48,7 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much a guard read: parts, characters and windows, how many verdicts came from the cache, and what was left."""
+    """How much a guard read: parts, characters, windows, tokens; how many verdicts the cache gave; what was left."""
 
     parts: int = 0
     characters: int = 0

@@ -33,32 +33,46 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A block or a rewrite, as this dialect says it. `text` is the sentence the caller reads."""
+    """A block or a rewrite (its decision's action says which), as a dialect is to say it. `text` is the sentence the
+    caller reads; `id` and `created` (seconds since 1970) stamp an answer that no model gave."""
 
     decision: Decision
     text: str
+    id: str = ""
+    created: int = 0
     code: str = "content_filter"
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one choice of a plain answer says: its place in the body's list, and its parts (paths into the body)."""
+
+    position: int
+    parts: tuple[Part, ...]
+
+
 class Dialect(Protocol):
-    name: str
-    path: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str:
+        """Where callers post, and where the upstream is asked."""
 
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
 
-    def read_answer(self, body: Json) -> tuple[tuple[int, tuple[Part, ...]], ...]:
-        """The parts of each choice of a plain answer: (choice, parts), paths into `body`. Raises `UpstreamError` when
-        it is not an answer of this dialect."""
+    def read_answer(self, answer: Json) -> tuple[Choice, ...]:
+        """Every string a caller can receive. Raises `UpstreamError` when it is not an answer of this dialect."""
 
-    def blocked_prompt(self, body: Json, refusal: Refusal) -> Json:
-        """The 400 for a prompt that is blocked."""
+    def blocked_prompt(self, refusal: Refusal) -> Json:
+        """The body of the 400 for a prompt that is blocked."""
 
     def completion(self, body: Json, refusal: Refusal) -> Json:
         """A whole 200 answer made of the refusal alone, for a prompt; the model was not asked."""
 
-    def refused(self, answer: Json, choice: int, refusal: Refusal) -> Json:
-        """`answer` with that choice replaced by the refusal."""
+    def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
+        """`answer` with that choice replaced by the refusal, the others untouched."""
 
     def error(self, error: GatewayError) -> Json: ...
 
@@ -92,6 +106,9 @@ class DialectStream(Protocol):
 
     def fail(self, error: GatewayError) -> Sequence[Event]:
         """A lawful ending when the upstream or a guard failed: the error in the dialect's own shape, the terminator."""
+
+    def close(self) -> Sequence[Event]:
+        """What a complete answer still lacks when the upstream ends without its terminator."""
 
     @property
     def finished(self) -> bool:
