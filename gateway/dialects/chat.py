@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.dialects.chat_stream import ChatStream
 from gateway.dialects.dialect import Choice, Json, Refusal
-from gateway.dialects.fields import arguments, carries_text, dotted, is_identifier, joined, refuse_unknown
+from gateway.dialects.fields import added, arguments, carries_text, dotted, is_identifier, joined, refuse_unknown
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from gateway.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
@@ -146,6 +146,14 @@ class Chat:
         choices[position] = _refused_choice(body, choices[position].get("index", position), refusal, finish=finish)
         return {**answer, "choices": choices}
 
+    def instructed(self, body: Json, instruction: str) -> Json:
+        return {**body, "n": 1, "messages": [*body["messages"], {"role": "system", "content": instruction}]}
+
+    def with_choice(self, answer: Json, position: int, other: Json) -> Json:
+        choices = list(answer["choices"])
+        choices[position] = {**other["choices"][0], "index": choices[position].get("index", position)}
+        return {**answer, "choices": choices, "usage": added(answer.get("usage"), other.get("usage"))}
+
     def error(self, error: GatewayError) -> Json:
         return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
@@ -158,7 +166,7 @@ class Chat:
 
 
 def _refused_choice(body: Json, index: int, refusal: Refusal, *, finish: str) -> Json:
-    """A safe message stands in the answer's place; a block, and any reply to a structured-output caller, is a refusal."""
+    """A safe message stands in the answer's place; a block, and what a structured-output caller gets, is a refusal."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal.text}
     if refusal.decision.action is Action.REWRITE and not _structured(body):
         message = {"role": "assistant", "content": refusal.text, "refusal": None}

@@ -74,6 +74,12 @@ class Dialect(Protocol):
     def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
         """`answer` with that choice replaced by the refusal, the others untouched."""
 
+    def instructed(self, body: Json, instruction: str) -> Json:
+        """The request again for one answer, with the policy's instruction to the model at its end (`regenerate`)."""
+
+    def with_choice(self, answer: Json, position: int, other: Json) -> Json:
+        """`answer` with that choice taken from the first of `other`, its index kept; usage added up."""
+
     def error(self, error: GatewayError) -> Json: ...
 
     def streams(self, body: Json) -> bool: ...

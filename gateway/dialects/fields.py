@@ -124,3 +124,12 @@ def require_depth(body: Json) -> None:
         if not level:
             return
     raise BadRequest(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+
+
+def added(usage: Json | None, more: Json | None) -> dict[str, Any]:
+    """Two usage objects, their numbers added up: what a regenerated answer cost in all."""
+    total = dict(usage or {})
+    for key, value in (more or {}).items():
+        if isinstance(value, int) and isinstance(total.get(key, 0), int):
+            total[key] = total.get(key, 0) + value
+    return total
