@@ -1,0 +1,88 @@
+"""Qwen2.5's tokenizer as a `tokenizers` file, built from the ranks that the PyPI package dashscope carries."""
+
+import base64
+import functools
+import importlib.metadata
+import json
+
+_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+NOT_CALLED_SPECIAL = {151657: "<tool_call>", 151658: "</tool_call>", 151667: "<think>", 151668: "</think>"}
+"""Control words of Qwen2.5 and Qwen3 that their own tokenizer files do not mark as special."""
+
+TEMPLATE = (
+    "{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}"
+    "{%- else %}{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    "<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages %}{%- if (message.role == 'user') or (message.role == 'assistant') %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+"""Qwen2.5-Instruct's header, without its tool branches."""
+
+
+def _letters() -> dict[int, str]:
+    """GPT-2's printable stand-in for every byte."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {byte: chr(byte) for byte in kept}
+    for byte in range(256):
+        if byte not in letters:
+            letters[byte] = chr(256 + len(letters) - len(kept))
+    return letters
+
+
+@functools.cache
+def tokenizer_json() -> str:
+    letters = _letters()
+    ranks: dict[bytes, int] = {}
+    for line in importlib.metadata.distribution("dashscope").locate_file("dashscope/resources/qwen.tiktoken").read_bytes().splitlines():
+        word, _, rank = line.partition(b" ")
+        ranks[base64.b64decode(word)] = int(rank)
+
+    def spelled(word: bytes) -> str:
+        return "".join(letters[byte] for byte in word)
+
+    merges = []
+    for word in sorted(ranks, key=ranks.__getitem__):
+        splits = [(word[:cut], word[cut:]) for cut in range(1, len(word))]
+        pairs = [(one, two) for one, two in splits if one in ranks and two in ranks]
+        merges += [[spelled(a), spelled(b)] for a, b in sorted(pairs, key=lambda p: (ranks[p[0]], ranks[p[1]]))]
+    size = len(ranks)
+    added = dict(enumerate(SPECIAL, size)) | NOT_CALLED_SPECIAL
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [_added(token, word, special=word in SPECIAL) for token, word in added.items()],
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Isolated", "invert": False},
+                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+                ],
+            },
+            "post_processor": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": "",
+                "end_of_word_suffix": "",
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": {spelled(word): rank for word, rank in ranks.items()},
+                "merges": merges,
+            },
+        }
+    )
+
+
+def _added(token: int, word: str, *, special: bool) -> dict[str, object]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": token, "content": word, **flags, "special": special}
