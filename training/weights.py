@@ -189,9 +189,9 @@ def _is_single_kept(character: str) -> bool:
 class Pruning:
     """Which pieces stay: every useful single character, all pieces seen `seen` times, and the likeliest others."""
 
-    seen: int = 1
-    likeliest_han: int = 9000
-    likeliest_latin: int = 9000
+    seen: int = 2
+    likeliest_han: int = 7000
+    likeliest_latin: int = 7000
 
 
 def kept_ids(base: BaseWeights, counts: Mapping[int, int], pruning: Pruning) -> list[int]:

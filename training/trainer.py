@@ -1,0 +1,153 @@
+"""Trainer: the one loop behind pre-training, fine-tuning and distillation; CPU and CUDA, checkpoints, curves."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from training.batches import Batch, Example, collate, steps
+from training.model import GuardModel
+from training.recipe import Recipe
+
+CHECKPOINT = "checkpoint.pt"
+Objective = Callable[[GuardModel, Batch], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLoss:
+    """Each row's loss against its labels: `unsafe`, and the categories where an unsafe row names them."""
+
+    smoothing: float
+    category_weight: float
+
+    def __call__(self, model: GuardModel, batch: Batch) -> Tensor:
+        """float [rows], weighted."""
+        return self.of(model(batch.input_ids, batch.attention_mask), batch)
+
+    def of(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of logits that are already there."""
+        targets = batch.targets * (1 - 2 * self.smoothing) + self.smoothing
+        losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        categories = losses[:, 1:].mean(1) * batch.knows_categories
+        return (losses[:, 0] + self.category_weight * categories) * batch.weights
+
+
+class Trainer:
+    """Trains `model` on examples by `recipe`. An interrupted run continues from `folder` and ends with the same weights."""
+
+    def __init__(self, model: GuardModel, recipe: Recipe, folder: Path) -> None:
+        torch.set_num_threads(recipe.threads)
+        self.recipe = recipe
+        self.folder = folder
+        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+        set_seed(recipe.seed)
+        model.encoder.embeddings.word_embeddings.weight.requires_grad_(recipe.train_words)
+        model.dropout.p = recipe.dropout
+        self.model: GuardModel
+        self.model, self.optimizer = self.accelerator.prepare(model, _optimizer(model, recipe))
+
+    def train(self, found: Sequence[Example], objective: Objective) -> GuardModel:
+        """The trained model, on the CPU, in evaluation mode."""
+        plan = self._plan(found)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        done, saved = self._resume(), time.monotonic()
+        writer = SummaryWriter(str(self.folder / "curves"), purge_step=done)
+        self.model.train()
+        with tqdm(total=len(plan), initial=done, unit="step", mininterval=5, dynamic_ncols=False, ncols=100) as bar:
+            for number in range(done, len(plan)):
+                loss = self._step(plan[number], objective, _rate(number, len(plan), self.recipe.warmup))
+                writer.add_scalar("loss", loss, number)
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+                if time.monotonic() - saved > self.recipe.checkpoint_minutes * 60:
+                    self._save(number + 1)
+                    saved = time.monotonic()
+        writer.close()
+        self._save(len(plan))
+        trained: GuardModel = self.accelerator.unwrap_model(self.model).cpu().eval()
+        return trained
+
+    def _plan(self, found: Sequence[Example]) -> list[list[list[Example]]]:
+        recipe = self.recipe
+        plan: list[list[list[Example]]] = []
+        for epoch in range(math.ceil(recipe.epochs)):
+            epoch_steps = steps(found, recipe.rows_per_step, recipe.tokens_per_pass, recipe.seed * 1000 + epoch)
+            share = min(1.0, recipe.epochs - epoch)
+            plan += epoch_steps[: max(1, round(share * len(epoch_steps)))]
+        return plan
+
+    def _step(self, groups: Sequence[Sequence[Example]], objective: Objective, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        rows = sum(len(group) for group in groups)
+        total = 0.0
+        for group in groups:
+            with self.accelerator.autocast():
+                loss = objective(self.model, collate(group).to(self.accelerator.device)).sum() / rows
+            self.accelerator.backward(loss)
+            total += loss.item()
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def _save(self, done: int) -> None:
+        state = {
+            "done": done,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        partial = self.folder / (CHECKPOINT + ".part")
+        torch.save(state, partial)
+        partial.replace(self.folder / CHECKPOINT)
+
+    def _resume(self) -> int:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return 0
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != self.recipe.model_dump(mode="json"):
+            path.unlink()
+            return 0
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        done: int = state["done"]
+        return done
+
+
+def _optimizer(model: GuardModel, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; lower layers learn slower by `layer_decay`, norms and biases are not decayed, the head has its own rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depth = model.encoder.config.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("head."):
+            rate = recipe.head_rate
+        else:
+            layer = int(name.split(".")[3]) if name.startswith("encoder.encoder.layer.") else -1
+            rate = recipe.rate * recipe.layer_decay ** (depth - 1 - layer)
+        decay = recipe.decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
+    )
+
+
+def _rate(step: int, total: int, warmup: float) -> float:
+    """Linear up over the first `warmup` share of steps, then linear down to a hundredth."""
+    rising = max(1, round(total * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return max(0.01, (total - step) / max(1, total - rising))
