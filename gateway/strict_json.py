@@ -1,14 +1,23 @@
 """JSON read once, strictly: what two parsers could read in two ways is refused."""
 
 import json
+import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
+_CONSTANT = re.compile(r'"([^"\\]{1,64})"\s*:\s*\[?\s*(-?Infinity|NaN)\b')
+
 
 class NotStrict(ValueError):
-    """The text is no JSON, or JSON with duplicate keys, NaN, lone surrogates, or numbers no float can hold."""
+    """The text is no JSON, or JSON with duplicate keys, NaN, lone surrogates, or numbers no float can hold. `field` is
+    the key at fault, where there is one."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class DuplicateKey(NotStrict):
@@ -21,22 +30,22 @@ def decode(data: bytes | str) -> Any:
     """The value of a JSON text (UTF-8). Raises `NotStrict`."""
     try:
         orjson.loads(data)  # refuses NaN, lone surrogates, bad UTF-8, depth over 1024; but takes duplicate keys
-        return json.loads(data, object_pairs_hook=_object, parse_float=_finite)
-    except DuplicateKey:
+    except orjson.JSONDecodeError as exc:
+        raise _explained(data, exc) from exc
+    try:
+        return _DECODER.decode(data if isinstance(data, str) else data.decode())
+    except NotStrict:
         raise
-    except (RecursionError, OverflowError) as exc:
-        raise NotStrict("it is nested too deep, or holds a number too large") from exc
-    except ValueError as exc:
-        raise NotStrict(_reason(data, exc)) from exc
+    except (RecursionError, ValueError) as exc:  # ValueError: a number of more than 4,300 digits
+        raise NotStrict("it is nested too deep, or holds a number with too many digits") from exc
 
 
 def flattened(data: str) -> list[Any]:
     """The value of a JSON text with its objects as lists of pairs, so that duplicate keys stay. Raises `NotStrict`."""
     try:
-        value = json.loads(data, object_pairs_hook=lambda pairs: [list(pair) for pair in pairs])
+        return [json.loads(data, object_pairs_hook=lambda pairs: [list(pair) for pair in pairs])]
     except (ValueError, RecursionError) as exc:
         raise NotStrict(str(exc)) from exc
-    return [value]
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,22 +61,28 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise NotStrict("it holds a number too large for a float")
     return number
 
 
-def _reason(data: bytes | str, exc: ValueError) -> str:
-    """What is wrong, naming the field where it is a constant that JSON does not have."""
-    if isinstance(exc, NotStrict):
-        return str(exc)
-    place = f"line {exc.lineno} column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise NotStrict("it holds a whole number of more than 64 bits")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise NotStrict(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_int=_whole, parse_constant=_constant)
+
+
+def _explained(data: bytes | str, exc: orjson.JSONDecodeError) -> NotStrict:
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-    start = exc.pos if isinstance(exc, json.JSONDecodeError) else 0
-    for constant in ("NaN", "-Infinity", "Infinity"):
-        if text[max(0, start - 1) :].lstrip("-").startswith(constant.lstrip("-")):
-            field = text[max(0, start - 80) : start].rsplit('"', 2)
-            name = field[1] if len(field) == 3 else "a number"
-            return f"{name} is {constant}, which is not JSON ({place})"
-    message = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-    return f"{message}: {place}" if place else message
+    near = _CONSTANT.search(text, max(0, exc.pos - 128), exc.pos + 16)
+    if near is not None:
+        return NotStrict(f"{near[1]} is {near[2]}, which is not JSON", field=near[1])
+    return NotStrict(f"{exc.msg} at line {exc.lineno} column {exc.colno}")

@@ -36,6 +36,10 @@ class Guard(Protocol):
     @property
     def operating_points(self) -> OperatingPoints: ...
 
+    @property
+    def alive(self) -> bool:
+        """Whether a check can be answered at all; False once what runs it has died."""
+
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when there is no verdict."""
 

@@ -14,11 +14,11 @@ Script = Callable[[str], Mapping[Category, float]]
 class ScriptedGuard:
     """Reads each judged part, and all of them joined, as a model would; remembers what it saw."""
 
-    operating_points: OperatingPoints = {}
-
     def __init__(self, script: Script, *, name: str = "scripted") -> None:
         self.name = name
         self.version = "1"
+        self.operating_points: OperatingPoints = {}
+        self.alive = True
         self.seen: list[str] = []
         self._script = script
 

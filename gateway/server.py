@@ -1,0 +1,65 @@
+"""uvicorn, with the deadline it lacks: a request's head must arrive in time, or the connection is closed."""
+
+import asyncio
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head is still unfinished `header_seconds` after its first byte (slowloris).
+
+    uvicorn's own keep-alive timer runs only between requests; half a head would be waited for for ever."""
+
+    header_seconds = 10.0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._watch()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._unwatch()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        self._deadline = self.loop.call_later(self.header_seconds, self._late)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve_config(app: ASGIApp, *, host: str, port: int, header_seconds: float = 10.0) -> uvicorn.Config:
+    """How LibraGate is served: no access log (records are the log), no server header, no trust in proxy headers."""
+    protocol = type("Protocol", (DeadlineProtocol,), {"header_seconds": header_seconds})
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol,
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=65_536,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=30,
+    )
