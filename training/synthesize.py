@@ -1,0 +1,136 @@
+"""Stage-1 data: `python -m training.synthesize --out F.jsonl [--dev F.jsonl] [--tests FOLDER]`, by the grammar or by chat models."""
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from training import families
+from training.families import Writer, Written
+from training.grammar import LANGS, load
+from training.leaks import Leaks
+from training.rows import BadInput
+
+LICENCE = "Apache-2.0"
+
+
+class Generator(Protocol):
+    """A source of synthetic texts: the element grammar, or chat models that write, answer and judge."""
+
+    def texts(self) -> Iterator[Written]:
+        """Labelled texts, harmful and harmless in about equal number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How many texts of each family and language: per sub-category and label, except where said otherwise."""
+
+    requests: int = 120
+    topics_safe: int = 36
+    topics_unsafe: int = 12
+    adverts: int = 1600
+    """In all, for each label."""
+    contrasts: int = 140
+    """For each family of look-alikes and each label."""
+    attacks: int = 900
+    """In all, for each label."""
+    answers: int = 50
+    talk_safe: int = 10
+    talk_unsafe: int = 10
+    statements: int = 110
+    """For each scenario and label."""
+
+    def scaled(self, factor: float) -> "Amounts":
+        names = type(self).__slots__
+        return replace(self, **{name: max(1, round(getattr(self, name) * factor)) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """Element grammars of both languages. The same seed gives the same texts."""
+
+    amounts: Mapping[str, Amounts]
+    seed: int
+    dev: bool = False
+
+    def texts(self) -> Iterator[Written]:
+        for code in LANGS:
+            writer = Writer(load(code), random.Random(f"{self.seed}-{code}-{self.dev}"), self.dev)
+            many = self.amounts[code]
+            yield from families.requests(writer, many.requests)
+            yield from families.topics(writer, many.topics_safe, many.topics_unsafe)
+            yield from families.adverts(writer, many.adverts)
+            yield from families.contrasts(writer, many.contrasts)
+            yield from families.attacks(writer, many.attacks)
+            yield from families.answers(writer, many.answers)
+            yield from families.talk(writer, many.talk_safe, many.talk_unsafe)
+            yield from families.statements(writer, many.statements)
+
+
+def rows(texts: Iterable[Written], leaks: Leaks) -> Iterator[Mapping[str, Any]]:
+    """Rows in the data's shape: each text once, none that repeats or nearly repeats a test row."""
+    seen: set[str] = set()
+    for text in texts:
+        identity = hashlib.sha256(f"{text.prompt}\0{text.response}".encode()).hexdigest()[:12]
+        if identity in seen or leaks.found(text.prompt) or leaks.found(text.response):
+            continue
+        seen.add(identity)
+        yield {
+            "id": f"syn-{identity}",
+            "source": f"syn_{text.family}",
+            "licence": LICENCE,
+            "lang": text.lang,
+            "direction": "response" if text.response else "prompt",
+            "prompt": text.prompt,
+            "response": text.response,
+            "label": "unsafe" if text.unsafe else "safe",
+            "categories": list(text.categories),
+            "subcategory": text.subcategory,
+            "quality": "silver",
+        }
+
+
+def write(path: Path, generator: Generator, leaks: Leaks) -> Counter[tuple[str, str, str]]:
+    """Writes the rows in a random but fixed order; returns their number by source, language and label."""
+    kept = list(tqdm(rows(generator.texts(), leaks), desc=path.name, unit=" rows", file=sys.stderr))
+    random.Random(0).shuffle(kept)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    return Counter((row["source"], row["lang"], row["label"]) for row in kept)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Exits with 2 and one message when the elements or the test files cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m training.synthesize", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="training rows, from elements that are not held out")
+    parser.add_argument("--dev", type=Path, help="also write rows from held-out elements only")
+    parser.add_argument("--tests", type=Path, help="folder of test_*.jsonl: nothing like their rows is written")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on every amount")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    amounts = {"zh": Amounts().scaled(options.scale), "en": Amounts().scaled(options.scale * 0.75)}
+    dev_amounts = {code: amounts[code].scaled(0.06) for code in LANGS}
+    try:
+        leaks = Leaks.of_folder(options.tests) if options.tests else Leaks(())
+        counts = write(options.out, Grammar(amounts, options.seed), leaks)
+        if options.dev:
+            counts += write(options.dev, Grammar(dev_amounts, options.seed, dev=True), leaks)
+    except BadInput as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    for key, count in sorted(counts.items()):
+        print(*key, count)
+    print(f"left out as too close to a test row: {leaks.hits}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
