@@ -1,19 +1,17 @@
 """The ASGI application: which routes there are, what they need, and how each error leaves. All wiring is here."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import anyio
 import orjson
-from guard_runtime.language import language_of
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.body import Limits, read_body, require_few
 from gateway.dialects.chat import Chat
@@ -25,6 +23,7 @@ from gateway.metrics import Metrics
 from gateway.provider import refuse_forbidden
 from gateway.sinks import LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, bearer
+from guard_runtime.language import language_of
 
 DIALECTS: tuple[Dialect, ...] = (Chat(),)
 
@@ -54,11 +53,13 @@ def create_app(gateway: Gateway) -> Starlette:
         HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
         *(HttpRoute(dialect.path, desk.endpoint(dialect), methods=["POST"]) for dialect in DIALECTS),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=desk.lifespan,
         exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
     )
+    app.router.redirect_slashes = False  # a redirect would be a second way in
+    return app
 
 
 class _Desk:
@@ -107,9 +108,8 @@ class _Desk:
         self._route(tenant, name)
         return _json(_model(name))
 
-    def endpoint(self, dialect: Dialect) -> ASGIApp:
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive)
+    def endpoint(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
             case = new_id()
             try:
                 exchange = await self._exchange(request, dialect, case)
@@ -118,10 +118,8 @@ class _Desk:
                     Record(case, outcome_of(exc), exc.status, dialect.name, guard="", error=exc.code)
                 )
                 headers = {**exc.headers, "x-request-id": case}
-                await _json(dialect.error(exc), exc.status, headers)(scope, receive, send)
-                return
-            response = await self._gatekeeper.serve(exchange)
-            await response(scope, receive, send)
+                return _json(dialect.error(exc), exc.status, headers)
+            return await self._gatekeeper.serve(exchange)
 
         return serve
 
@@ -149,13 +147,13 @@ class _Desk:
         return self._gateway.tenants.find(bearer(request.headers.getlist("authorization")))
 
     def _allowed(self, tenant: Tenant) -> list[str]:
-        return [name for name in self._gateway.routes if tenant.may_use(name)]
+        return [name for name in self._gateway.routes if name in tenant.models]
 
     def _route(self, tenant: Tenant, model: str) -> Route:
         if model not in self._gateway.routes:
             names = ", ".join(self._allowed(tenant)) or "none"
             raise ModelNotFound(f"There is no model {model[:64]!r} here. You may use: {names}.", param="model")
-        if not tenant.may_use(model):
+        if model not in tenant.models:
             raise ModelNotAllowed(f"This key may not use the model {model[:64]!r}.", param="model")
         return self._gateway.routes[model]
 

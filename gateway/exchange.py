@@ -3,18 +3,20 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 import orjson
 from starlette.responses import Response
 
 from gateway.dialects.dialect import Choice, Dialect, Json
+from gateway.dialects.sse import encode
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
 from gateway.judge import Judge, Judgement, is_outage
+from gateway.outcome import Ended, StreamOutcome
 from gateway.policy import Action, OnBlock, Policy, Rewrite
 from gateway.rewriters import CannotMask, edited, mask_edits, refusal, rewrite_of
 from gateway.sinks import Record, Sink
+from gateway.streaming import GuardedStream, Terms
 from gateway.tenants import Tenant
 from gateway.upstreams import Upstream
 from guard_runtime.conversation import Conversation, Direction
@@ -73,6 +75,24 @@ class Ledger:
         self.judgements.append((direction, judgement))
         self.spend(f"guard_{direction}", judgement.seconds)
 
+    def streamed(self, outcome: StreamOutcome) -> None:
+        if outcome.judgement is not None:
+            self.judged(outcome.judgement)
+        self.used({"usage": outcome.usage})
+        for stage, seconds in outcome.seconds.items():
+            if stage != "guard":
+                self.spend(stage, seconds)
+        self.characters |= {
+            "released": outcome.released,
+            "cleared": outcome.cleared,
+            "unguarded": outcome.unguarded,
+            "masked": outcome.masked,
+            "judged": outcome.judged,
+            "checks": outcome.checks,
+        }
+        self.replies.extend((outcome.text or {}).values())
+        self.replies.extend(part.text for part in outcome.withheld if part.text)
+
     def used(self, answer: Json) -> None:
         usage = answer.get("usage")
         for key, value in usage.items() if isinstance(usage, Mapping) else ():
@@ -108,6 +128,8 @@ class Gatekeeper:
         if body is None:
             return self._said_instead(exchange, judgement, ledger, outcome="rewritten")
         body = {**body, "model": exchange.route.model}
+        if exchange.dialect.streams(body):
+            return self._streamed(exchange, body, judgement, ledger)
         answer = await self._ask(exchange, body, ledger)
         return await self._answered(exchange, body, answer, ledger)
 
@@ -140,8 +162,33 @@ class Gatekeeper:
         self.record(exchange, ledger, outcome=outcome, status=200)
         if exchange.dialect.streams(exchange.body):
             events = exchange.dialect.stream(exchange.body).begin(said)
-            return self.stream_reply(exchange, events, judgement)
+            headers = {"cache-control": "no-cache", **self.headers(exchange, judgement)}
+            return Response(b"".join(map(encode, events)), media_type="text/event-stream", headers=headers)
         return self.reply(exchange, exchange.dialect.completion(exchange.body, said), 200, {}, judgement)
+
+    def _streamed(self, exchange: Exchange, body: Json, judgement: Judgement, ledger: Ledger) -> Response:
+        terms = Terms(
+            id=exchange.id,
+            created=exchange.created,
+            language=exchange.language,
+            policy=exchange.policy,
+            conversation=exchange.conversation,
+            dialect=exchange.dialect,
+            upstream=exchange.route.upstream,
+            body=body,
+        )
+
+        def finish(outcome: StreamOutcome) -> None:
+            ledger.streamed(outcome)
+            status = outcome.error.status if outcome.error is not None and not outcome.started else 200
+            error = outcome.error.code if outcome.error is not None else None
+            self.record(exchange, ledger, outcome=_STREAMED[outcome.ended], status=status, error=error)
+
+        def error(exc: GatewayError) -> Response:
+            return self.reply(exchange, exchange.dialect.error(exc), exc.status, exc.headers, judgement)
+
+        headers = self.headers(exchange, judgement)
+        return GuardedStream(terms, self._judge, headers=headers, on_finish=finish, on_error=error)
 
     async def _ask(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json:
         started = anyio.current_time()
@@ -271,6 +318,19 @@ _OUTCOMES: Mapping[Action, str] = {
 }
 
 
+_STREAMED: Mapping[Ended, str] = {
+    Ended.COMPLETE: "allowed",
+    Ended.BLOCKED: "blocked",
+    Ended.REWRITTEN: "rewritten",
+    Ended.GUARD_UNAVAILABLE: "guard_unavailable",
+    Ended.CLIENT_LEFT: "client_left",
+    Ended.UPSTREAM_FAILED: "upstream_failed",
+    Ended.TIMEOUT: "upstream_timeout",
+    Ended.FAILED: "failed",
+    Ended.SHUT_DOWN: "shut_down",
+}
+
+
 def outcome_of(error: GatewayError) -> str:
     match error:
         case GuardUnavailable():
@@ -283,8 +343,9 @@ def outcome_of(error: GatewayError) -> str:
             return "refused"
 
 
-def _with_masks(body: Json, judgement: Judgement, conversation: Conversation, language: str) -> Any:
+def _with_masks(body: Json, judgement: Judgement, conversation: Conversation, language: str) -> Json:
     parts = conversation.judged
     edits = mask_edits(judgement, parts, language)
     originals = {part.path: part.text for part in parts if part.path in edits and part.text is not None}
-    return edited(body, edits, originals)
+    changed: Json = edited(body, edits, originals)
+    return changed

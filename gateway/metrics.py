@@ -95,14 +95,12 @@ class Metrics:
                 self._unread.labels(item.reason).inc()
             self._cache.labels("hit").inc(coverage.cached)
             self._cache.labels("miss").inc(coverage.windows)
-        for stage, phase in (("upstream", "whole"), ("first_chunk", "first_chunk")):
+        for stage, phase in (("upstream", "whole"), ("first_event", "first_chunk")):
             if stage in record.seconds:
                 self._upstream.labels(phase).observe(record.seconds[stage])
         if "hold" in record.seconds:
             self._hold.observe(record.seconds["hold"])
-        leaked = record.characters.get("released", 0) - record.characters.get("cleared", 0)
-        if leaked > 0:
-            self._leaked.inc(leaked)
+        self._leaked.inc(record.characters.get("unguarded", 0))
 
     def page(self) -> bytes:
         """The exposition text."""

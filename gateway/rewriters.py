@@ -39,7 +39,7 @@ def mask_label(label: str, language: str) -> str:
 
 
 def masked(text: str, spans: Iterable[Span], language: str) -> str:
-    """`text` with every span replaced by its label. Where spans overlap, the whole stretch becomes the first's label."""
+    """`text` with every span replaced by its label; a stretch of spans that overlap becomes the first one's."""
     out: list[str] = []
     at = 0
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
@@ -50,8 +50,8 @@ def masked(text: str, spans: Iterable[Span], language: str) -> str:
 
 
 def mask_edits(judgement: Judgement, parts: Sequence[Part], language: str) -> dict[Path, str]:
-    """New text for each part in which a category to be masked was found. Raises `CannotMask` when a rule asks for a mask
-    and no guard said where."""
+    """New text for each part in which something to be masked was found. Raises `CannotMask` when a rule asks for a
+    mask and no guard said where."""
     wanted = {d.category for d in judgement.decisions if d.action is Action.REWRITE and d.rewrite is Rewrite.MASK}
     spans = [span for span in judgement.spans if span.category in wanted]
     if wanted - {span.category for span in spans}:
@@ -74,7 +74,7 @@ def edited(body: Any, edits: Mapping[Path, str], originals: Mapping[Path, str]) 
         if str(body) != originals[()] or isinstance(body, Mapping | list):
             raise CannotMask("a span lies in a definition or a key")
         return edits[()]
-    copy = body.copy() if isinstance(body, dict | list) else body
+    copy: Any = body.copy() if isinstance(body, dict | list) else body
     for key, inner in _by_head(edits).items():
         kept = {path[1:]: text for path, text in originals.items() if path and path[0] == key}
         if key == JSON_MARK:
