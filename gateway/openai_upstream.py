@@ -213,6 +213,7 @@ class _Events:
 
     def __init__(self, reply: _Reply, max_event: int) -> None:
         self.complete = False
+        self._ended = False
         self._reply = reply
         self._decoder = Decoder(max_event)
         self._ready: Iterator[Event] = iter(())
@@ -227,11 +228,12 @@ class _Events:
             if event is not None:
                 self.complete = event.data is None
                 return event
-            if self._reply.response.content.at_eof():
+            if self._ended:
                 break
             chunk = await self._reply.read(self._patience)
             self._patience = self._reply.timeouts.idle
-            self._ready = self._decoder.decode(chunk) if chunk else iter(self._decoder.flush())
+            self._ended = not chunk
+            self._ready = iter(self._decoder.flush()) if self._ended else self._decoder.decode(chunk)
         raise StopAsyncIteration
 
 

@@ -30,14 +30,17 @@ A script that does not end the connection leaves it open for the next request. S
     stalled(script, n)               the script's first n bytes, then silence
 
 `provider.requests` are those read (method, path, headers with lower-case names, body, .json); `provider.connections`
-counts what was accepted, `provider.open` what is open now; `await provider.closed()` waits until nothing is. A script
-notices that the other side has left in Stall, Endless and between requests; end yours with Stall() to see it at once.
+counts what was accepted, `provider.open` what is open now,
+`provider.sent` the bytes that Endless has written; `await provider.asked()` waits for the first request,
+`await provider.closed()` until nothing is open. A script notices that the other side has left in Stall, Endless and
+between requests; end yours with Stall() to see it at once.
 `unreachable()` gives a port nobody listens on; `full_backlog()` one that never accepts.
 """
 
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -106,14 +109,17 @@ class Request:
 class Provider:
     scripts: Sequence[Script]
     requests: list[Request] = field(default_factory=list)
+    scheme: str = "http"
     connections: int = 0
+    sent: int = 0
     port: int = 0
     meetings: set[asyncio.Task[None] | None] = field(default_factory=set)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    met_one: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     @property
     def open(self) -> int:
@@ -125,6 +131,10 @@ class Provider:
             self.left.clear()
             await self.left.wait()
 
+    async def asked(self) -> None:
+        """Returns once a request has been read."""
+        await self.met_one.wait()
+
     async def met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.meetings.add(asyncio.current_task())
@@ -132,8 +142,9 @@ class Provider:
             while (request := await _read(reader)) is not None:
                 script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
                 self.requests.append(request)
+                self.met_one.set()
                 for move in script:
-                    await _play(move, reader, writer)
+                    await self._play(move, reader, writer)
                     if writer.transport.is_closing():
                         return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -142,6 +153,33 @@ class Provider:
             self.meetings.discard(asyncio.current_task())
             self.left.set()
             writer.close()
+
+    async def _play(self, move: Move, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        match move:
+            case Send(data):
+                writer.write(data)
+                await writer.drain()
+            case Drip(data, size, pause):
+                for i in range(0, len(data), size):
+                    writer.write(data[i : i + size])
+                    await writer.drain()
+                    await asyncio.sleep(pause)
+            case Endless(data):
+                while not reader.at_eof():
+                    writer.write(data)
+                    self.sent += len(data)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+            case Stall():
+                await reader.read()
+            case Reset():
+                connection = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+            case Close():
+                writer.close()
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:
@@ -155,37 +193,10 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     return Request(method, path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
 
 
-async def _play(move: Move, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    match move:
-        case Send(data):
-            writer.write(data)
-            await writer.drain()
-        case Drip(data, size, pause):
-            for i in range(0, len(data), size):
-                writer.write(data[i : i + size])
-                await writer.drain()
-                await asyncio.sleep(pause)
-        case Endless(data):
-            while not reader.at_eof():
-                writer.write(data)
-                await writer.drain()
-                await asyncio.sleep(0)
-        case Pause(seconds):
-            await asyncio.sleep(seconds)
-        case Stall():
-            await reader.read()
-        case Reset():
-            connection = writer.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-        case Close():
-            writer.close()
-
-
 @asynccontextmanager
-async def faulty(*scripts: Script) -> AsyncIterator[Provider]:
-    provider = Provider(scripts)
-    server = await asyncio.start_server(provider.met, "127.0.0.1", 0)
+async def faulty(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Provider]:
+    provider = Provider(scripts, scheme="http" if tls is None else "https")
+    server = await asyncio.start_server(provider.met, "127.0.0.1", 0, ssl=tls)
     provider.port = server.sockets[0].getsockname()[1]
     try:
         yield provider
