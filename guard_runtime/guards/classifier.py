@@ -1,0 +1,210 @@
+"""An encoder with one output per label: the embedded guard, and any other artefact of its family."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer  # type: ignore[import-untyped]
+
+from guard_runtime.artefact import Artefact, self_test
+from guard_runtime.conversation import Direction
+from guard_runtime.encodings import decoded_runs
+from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
+from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.language import language_of
+from guard_runtime.manifest import Calibration, Manifest
+from guard_runtime.normalise import VERSION, compatible, normalise
+from guard_runtime.session import CPU, Logits, Session
+from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
+from guard_runtime.windows import Slice, windows
+
+CONTEXT_TOKENS = 96
+"""Of a question, the tokens at its end that stand before each window of the answer."""
+
+CONTEXT_CHARACTERS = 1_536
+OVERLAP = 48
+MAX_WINDOWS = 64
+MAX_UNKNOWN_SHARE = 0.3
+MIN_UNKNOWN = 16
+"""Fewer letters than these cannot make a text unreadable."""
+
+SAME_LENGTH = 1.1
+"""Rows go in one batch when the longest is at most this much longer than the shortest: padding is work for nothing."""
+
+WARM_UP = (16, 128)
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One input of the model, and the passage it belongs to."""
+
+    passage: int
+    ids: Ids
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class _Specials:
+    """The ids this family's input is built with."""
+
+    start: int
+    end: int
+    padding: int
+    unknown: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "_Specials":
+        ids = [tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<pad>", "<unk>")]
+        if None in ids:
+            raise ArtefactRefused("tokenizer.json lacks one of <s>, </s>, <pad>, <unk>")
+        plain = [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
+        if plain:
+            raise ArtefactRefused(f"tokenizer.json adds words that are not special: {', '.join(plain)}")
+        return cls(*ids)
+
+
+class Classifier:
+    """A `Model`: every passage is read as it came, normalised, and with hidden text decoded; the worst reading counts.
+
+    `max_rows` inputs of like length go through the model together. On a CPU that buys nothing, and int8 scales are
+    taken over the whole batch, so one caller's text would move another's score: hence 1. Raises `ArtefactRefused` when
+    the artefact does not score its golden rows as it should.
+    """
+
+    def __init__(
+        self, artefact: Artefact, *, providers: Sequence[str] = (CPU,), threads: int = 1, max_rows: int = 1
+    ) -> None:
+        self.manifest: Manifest = artefact.manifest
+        self.name = self.manifest.name
+        self.version = f"{self.manifest.version}+{artefact.digest[:8]}.n{VERSION}"
+        self.operating_points: OperatingPoints = self.manifest.operating_points
+        self._max_rows = max_rows
+        self._tokenizer = _tokenizer(artefact.tokenizer)
+        self._specials = _Specials.of(self._tokenizer)
+        self._session = Session(artefact.model, providers=providers, threads=threads)
+        self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
+        self.golden_difference = self_test(self.manifest, self)
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        """Raises `GuardFailed` when the model fails, `InvalidVerdict` when what it says is no probability."""
+        read = [self._read(number, passage) for number, passage in enumerate(batch)]
+        scores = np.zeros((len(batch), len(CATEGORIES)))
+        for together in self._micro_batches(row for rows, _ in read for row in rows):
+            for row, score in zip(together, self._scores(together), strict=True):
+                np.maximum(scores[row.passage], score, out=scores[row.passage])
+        return [
+            Verdict(self.name, dict(zip(CATEGORIES, map(float, scores[number]), strict=True)), (), coverage)
+            for number, (_, coverage) in enumerate(read)
+        ]
+
+    def _read(self, number: int, passage: Passage) -> tuple[list[_Row], Coverage]:
+        readings = _readings(passage.text)
+        calibration = self.manifest.calibration[passage.direction][language_of(readings[0])]
+        context = self._context(passage)
+        rows: dict[Ids, None] = {}
+        unread: list[Unread] = []
+        for reading in readings:
+            encoding = self._tokenizer.encode(reading, add_special_tokens=False)
+            gap = self._lay_windows(encoding.ids, context, rows)
+            if reading is readings[0]:
+                unread += self._unread(passage, reading, encoding, gap)
+        coverage = Coverage(1, len(passage.text), len(rows), sum(map(len, rows)), 0, tuple(unread))
+        return [_Row(number, ids, calibration) for ids in rows], coverage
+
+    def _context(self, passage: Passage) -> Ids:
+        """What stands before the text: `<s>`, and for an answer the end of the question too."""
+        specials = self._specials
+        if passage.direction is Direction.PROMPT:
+            return (specials.start,)
+        question = normalise((passage.context or "")[-CONTEXT_CHARACTERS:]).text
+        ids = self._tokenizer.encode(question, add_special_tokens=False).ids
+        room = min(CONTEXT_TOKENS, self.manifest.max_tokens // 3)
+        return (specials.start, *ids[-room:], specials.end, specials.end)
+
+    def _lay_windows(self, ids: Sequence[int], context: Ids, rows: dict[Ids, None]) -> Slice | None:
+        """Adds the windows over these tokens to `rows`; returns the tokens that none of them holds."""
+        size = self.manifest.max_tokens - len(context) - 1
+        laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 2), limit=MAX_WINDOWS)
+        for start, end in laid.slices or ((0, 0),):
+            rows[(*context, *ids[start:end], self._specials.end)] = None
+        return laid.unread
+
+    def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
+        if gap is not None:
+            places = encoding.offsets
+            yield Unread(passage.path, "too_long", places[gap[1]][0] - places[gap[0]][0])
+        unknown = self._unknown_letters(text, encoding)
+        if unknown >= MIN_UNKNOWN and unknown > MAX_UNKNOWN_SHARE * sum(map(str.isalpha, text)):
+            yield Unread(passage.path, "unknown_tokens", unknown)
+
+    def _unknown_letters(self, text: str, encoding: Encoding) -> int:
+        """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
+        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        if self._specials.unknown not in encoding.ids:
+            return 0
+        places = zip(encoding.ids, encoding.offsets, strict=True)
+        return sum(sum(map(str.isalpha, text[a:b])) for token, (a, b) in places if token == self._specials.unknown)
+
+    def _micro_batches(self, rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+        batch: list[_Row] = []
+        for row in sorted(rows, key=lambda row: len(row.ids)):
+            if batch and (len(batch) == self._max_rows or len(row.ids) > SAME_LENGTH * len(batch[0].ids)):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _scores(self, rows: Sequence[_Row]) -> npt.NDArray[np.float64]:
+        """Scores [rows, categories]."""
+        longest = max(len(row.ids) for row in rows)
+        ids = np.full((len(rows), longest), self._specials.padding, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row.ids)] = row.ids
+            mask[number, : len(row.ids)] = 1
+        logits = self._session.run(ids, mask)
+        if logits.shape != (len(rows), 1 + len(CATEGORIES)):
+            raise GuardFailed(f"{self.name}: logits of shape {logits.shape} for {len(rows)} rows")
+        if not np.isfinite(logits).all():
+            raise InvalidVerdict(f"{self.name}: the model's output is not finite")
+        return scores_of(logits, [row.calibration for row in rows])
+
+
+def _readings(text: str) -> tuple[str, ...]:
+    """The text normalised, as it came, and what it hides. Different texts only; the normalised one first."""
+    normal = normalise(text).text
+    hidden = (*decoded_runs(text), *(decoded_runs(normal) if normal != text else ()))
+    return tuple(dict.fromkeys((normal, compatible(text), *(normalise(found).text for found in hidden))))
+
+
+def _tokenizer(content: bytes) -> Tokenizer:
+    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
+        raise ArtefactRefused(f"tokenizer.json cannot be read: {exc}") from exc
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def scores_of(logits: Logits, calibrations: Sequence[Calibration]) -> npt.NDArray[np.float64]:
+    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (docs/artefact.md)."""
+    wide = logits.astype(np.float64)
+    bias = np.array([calibration.bias for calibration in calibrations])
+    temperature = np.array([calibration.temperature for calibration in calibrations])
+    unsafe = np.exp(_log_sigmoid((wide[:, 0] - bias) / temperature))
+    shares = _log_sigmoid(wide[:, 1:])
+    scores: npt.NDArray[np.float64] = unsafe[:, None] * np.exp(shares - shares.max(axis=1, keepdims=True))
+    return scores
+
+
+def _log_sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """log(1 / (1 + exp(-x))), for any finite x."""
+    result: npt.NDArray[np.float64] = -np.logaddexp(0, -x)
+    return result
