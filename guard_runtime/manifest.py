@@ -23,10 +23,12 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
+OPTIONAL = frozenset({"made"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DAY = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]")
 _VERSION = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2}(?:[-+][0-9A-Za-z.+-]{1,64})?")
 
 
@@ -122,7 +124,7 @@ class _Mistakes:
         self._content = content
 
     def manifest(self) -> Manifest | None:
-        missing, unknown = sorted(KEYS - set(self._content)), sorted(set(self._content) - KEYS)
+        missing, unknown = sorted(KEYS - set(self._content)), sorted(set(self._content) - KEYS - OPTIONAL)
         self._unless(not missing, f"no {', '.join(missing)}")
         self._unless(not unknown, f"unknown keys {', '.join(unknown)}")
         if missing:
@@ -162,6 +164,7 @@ class _Mistakes:
         self._unless(isinstance(c["precision"], str) and bool(c["precision"]), "precision must be a word such as int8")
         self._unless(_is_count(c["opset"]), "opset must be a whole number")
         self._unless(c["labels"] == list(LABELS), f"labels must be, in this order: {', '.join(LABELS)}")
+        self._unless("made" not in c or _is_like(_DAY)(c["made"]), "made must be a day such as 2026-11-21")
         tokens = c["max_tokens"]
         fine = _is_count(tokens) and MIN_TOKENS <= tokens <= MAX_TOKENS
         self._unless(fine, f"max_tokens must be a whole number from {MIN_TOKENS} to {MAX_TOKENS}")

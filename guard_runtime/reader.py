@@ -37,9 +37,9 @@ class Reach:
     parts, and across the last `turns`, each part is read once more joined to its neighbours: whole, or if it is long
     the first and last `ends`. `at_once` passages of one conversation are in the queue."""
 
-    section: int = 6_000
+    section: int = 5_000
     overlap: int = 400
-    sections: int = 12
+    sections: int = 14
     ends: int = 400
     turns: int = 4
     at_once: int = 8

@@ -24,6 +24,8 @@ CONTEXT_TOKENS = 96
 
 CONTEXT_CHARACTERS = 1_536
 OVERLAP = 48
+"""Tokens that neighbouring windows share, at most a quarter of a window."""
+
 MAX_WINDOWS = 64
 MAX_UNKNOWN_SHARE = 0.3
 MIN_UNKNOWN = 16
@@ -127,7 +129,7 @@ class Classifier:
     def _lay_windows(self, ids: Sequence[int], context: Ids, rows: dict[Ids, None]) -> Slice | None:
         """Adds the windows over these tokens to `rows`; returns the tokens that none of them holds."""
         size = self.manifest.max_tokens - len(context) - 1
-        laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 2), limit=MAX_WINDOWS)
+        laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
         for start, end in laid.slices or ((0, 0),):
             rows[(*context, *ids[start:end], self._specials.end)] = None
         return laid.unread
