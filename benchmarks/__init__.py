@@ -1,0 +1,1 @@
+"""Load and latency, measured side by side in one run."""
