@@ -164,8 +164,8 @@ class OpenAIFile(_File):
 
     kind: Literal["openai"]
     base_url: Address
-    api_key: Secret | None = None
-    headers: dict[HeaderName, Secret] = Field(default={})
+    api_key: Secret | None = Field(default=None, repr=False)
+    headers: dict[HeaderName, Secret] = Field(default={}, repr=False)
     timeouts: TimeoutsFile = TimeoutsFile()
     retries: RetriesFile = RetriesFile()
 
@@ -173,7 +173,7 @@ class OpenAIFile(_File):
 class LiteLLMFile(_File):
     kind: Literal["litellm"]
     base_url: Address | None = None
-    api_key: Secret | None = None
+    api_key: Secret | None = Field(default=None, repr=False)
     timeouts: TimeoutsFile = TimeoutsFile()
     retries: RetriesFile = RetriesFile()
 
@@ -214,4 +214,4 @@ class ConfigFile(_File):
     upstreams: dict[Label, UpstreamFile] = Field(default={})
     models: dict[ModelName, ModelFile] = Field(default={})
     tenants: dict[Label, TenantFile] = Field(default={})
-    key_pepper: Secret = ""
+    key_pepper: Secret = Field(default="", repr=False)

@@ -51,13 +51,16 @@ def _lineage(name: str, files: Files) -> tuple[str, ...]:
     """The policy, its parent, its parent's parent. Where the chain is broken the last name is no file, or one that came
     before."""
     names = [name]
-    while names[-1] in files and names[-1] not in names[:-1] and (parent := _parent(files[names[-1]])):
+    while names[-1] in files and names[-1] not in names[:-1] and (parent := _parent(files[names[-1]])) is not None:
         names.append(parent)
     return tuple(names)
 
 
-def _parent(file: YamlFile) -> str:
-    parent = file.data.get("extends", "") if isinstance(file.data, dict) else ""
+def _parent(file: YamlFile) -> str | None:
+    """The name that is written; "" where something is written that is no name."""
+    if not isinstance(file.data, dict) or "extends" not in file.data:
+        return None
+    parent = file.data["extends"]
     return parent if isinstance(parent, str) else ""
 
 
@@ -86,7 +89,7 @@ def _broken(lineage: tuple[str, ...], files: Files) -> Iterator[Mistake]:
     """Blames the file whose own `extends` breaks the chain, or that is part of the circle."""
     name, last = lineage[0], lineage[-1]
     place = files[name].value_place(("extends",))
-    if last not in files and len(lineage) == 2:
+    if last and last not in files and len(lineage) == 2:
         advice = suggestion(last, files, f"there are {', '.join(files)}")
         yield Mistake(place, ("extends",), f"there is no policy '{last}'", advice)
     elif last == name and len(lineage) > 1:

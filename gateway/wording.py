@@ -153,7 +153,7 @@ def _worded(details: ErrorDetails, keys: Keys, schema: Mapping[str, Any]) -> tup
         return keys, "is missing", "add it"
     if kind == "union_tag_not_found":
         return (*keys, "kind"), "is missing", "add it"
-    if value is None:
+    if value is None or kind == "string_too_short":
         return keys, "has no value", "give it one, or remove the key"
     if kind in ("literal_error", "union_tag_invalid"):
         return _not_one_of(keys, details)

@@ -87,9 +87,26 @@ class YamlFile:
         return YamlFile(
             self.name,
             _merged(parent.data, self.data),
-            {**parent.key_places, **self.key_places},
-            {**parent.value_places, **self.value_places},
+            {**self._kept(parent.key_places), **self.key_places},
+            {**self._kept(parent.value_places), **self.value_places},
         )
+
+    def _kept(self, places: Mapping[Keys, Place]) -> dict[Keys, Place]:
+        """A parent's places, without those inside what this file replaces."""
+        replaced = frozenset(_leaves(self.data, ()))
+        return {
+            keys: place
+            for keys, place in places.items()
+            if not any(keys[:length] in replaced for length in range(1, len(keys)))
+        }
+
+
+def _leaves(data: object, keys: Keys) -> Iterator[Keys]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _leaves(value, (*keys, key))
+    else:
+        yield keys
 
 
 def _merged(parent: object, child: object) -> object:
