@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, UpstreamError
 from gateway.strict_json import DuplicateKey, NotStrict, decode, flattened
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -13,6 +13,7 @@ JSON_MARK = "$json"
 KEYS_MARK = "$keys"
 
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{0,256}")
+_SHOWN = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _MAX_DEPTH = 128
 
 
@@ -23,28 +24,53 @@ def is_identifier(value: object) -> bool:
 
 def strings(value: Any) -> Iterator[str]:
     """Every string in a JSON value, the keys of its objects too, in order."""
-    match value:
-        case str():
-            yield value
-        case Mapping():
-            for key, inner in value.items():
-                yield key
-                yield from strings(inner)
-        case list():
-            for inner in value:
-                yield from strings(inner)
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case Mapping() as holder:
+                for key, inner in reversed(list(holder.items())):
+                    waiting += (inner, key)
+            case list() as items:
+                waiting.extend(reversed(items))
 
 
 def carries_text(value: Any) -> bool:
     """Whether any leaf of a JSON value is a string that is not empty, or any key more than a name."""
-    match value:
-        case str():
-            return bool(value)
-        case Mapping():
-            return any(not is_identifier(key) or carries_text(inner) for key, inner in value.items())
-        case list():
-            return any(carries_text(inner) for inner in value)
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text if text:
+                return True
+            case Mapping() as holder:
+                if not all(map(is_identifier, holder)):
+                    return True
+                waiting.extend(holder.values())
+            case list() as items:
+                waiting.extend(items)
     return False
+
+
+def only_names(value: Any) -> bool:
+    """Whether every string in a JSON value, keys included, is an identifier."""
+    return all(map(is_identifier, strings(value)))
+
+
+def unread(holder: Json, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The keys whose strings nothing reads: unknown ones that carry text, and names and ids that are no names."""
+    for key, value in holder.items():
+        if key in names:
+            if not only_names(value):
+                yield key
+        elif key not in known and (carries_text(value) or not is_identifier(key)):
+            yield key
+
+
+def strangers(holder: Json, path: Path, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[Part]:
+    """A part without text for every key of an answer whose strings nothing reads."""
+    for key in unread(holder, known, names):
+        yield Part((*path, key), None)
 
 
 def joined(value: Any, path: Path, kind: Kind) -> Iterator[Part]:
@@ -56,21 +82,22 @@ def joined(value: Any, path: Path, kind: Kind) -> Iterator[Part]:
 
 def leaves(value: Any, path: Path, kind: Kind) -> Iterator[Part]:
     """A part for every string and number in a JSON value, and one for the keys of each object."""
-    match value:
-        case str() if value:
-            yield Part(path, value, kind)
-        case bool() | None | "":
-            return
-        case int() | float():
-            yield Part(path, str(value), kind)
-        case Mapping():
-            if value:
-                yield Part((*path, KEYS_MARK), "\n".join(value), kind)
-            for key, inner in value.items():
-                yield from leaves(inner, (*path, key), kind)
-        case list():
-            for i, inner in enumerate(value):
-                yield from leaves(inner, (*path, i), kind)
+    waiting: list[tuple[Any, Path]] = [(value, path)]
+    while waiting:
+        found, at = waiting.pop()
+        match found:
+            case str() if found:
+                yield Part(at, found, kind)
+            case bool() | None | "":
+                pass
+            case int() | float():
+                yield Part(at, str(found), kind)
+            case Mapping():
+                if found:
+                    yield Part((*at, KEYS_MARK), "\n".join(found), kind)
+                waiting.extend((inner, (*at, key)) for key, inner in reversed(list(found.items())))
+            case list():
+                waiting.extend((inner, (*at, i)) for i, inner in reversed(list(enumerate(found))))
 
 
 def arguments(value: object, path: Path) -> Iterator[Part]:
@@ -93,22 +120,59 @@ def arguments(value: object, path: Path) -> Iterator[Part]:
         yield Part(path, value, Kind.TOOL_CALL)
 
 
+def text(value: object, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Part]:
+    """A part for a string; nothing for null or an empty one. Raises `BadRequest` for anything else."""
+    if value is None or value == "":
+        return
+    if not isinstance(value, str):
+        raise BadRequest(f"{dotted(path)} must be a string", param=dotted(path))
+    yield Part(path, value, kind)
+
+
+def mapping(value: object, path: Path) -> Json:
+    """The object at a path. Raises `BadRequest` for anything else."""
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"{dotted(path)} must be an object", param=dotted(path))
+    return value
+
+
+def items(value: object, path: Path) -> Iterator[tuple[Json, Path]]:
+    """The objects of the list at a path (none for null), each with its own path. Raises `BadRequest`."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise BadRequest(f"{dotted(path)} must be a list", param=dotted(path))
+    for i, item in enumerate(value):
+        yield mapping(item, (*path, i)), (*path, i)
+
+
 def dotted(path: Path) -> str:
-    """A path as people write it: messages[2].content"""
-    text = ""
+    """A path as people write it: messages[2].content. A key that is no name is not repeated."""
+    shown = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
+        if isinstance(step, int):
+            shown += f"[{step}]"
+        else:
+            name = step if _SHOWN.fullmatch(step) else "(key)"
+            shown += f".{name}" if shown else name
+    return shown
 
 
 def refuse_unknown(value: Json, known: frozenset[str], path: Path) -> None:
     """Raises `BadRequest` for a key nobody knows that carries text: it would pass unread."""
-    for key, inner in value.items():
-        if key not in known and carries_text(inner):
+    for key in unread(value, known):
+        name = dotted((*path, key))
+        raise BadRequest(
+            f"{name}: this field is not known here, so no guard could read the text in it. Remove it.", param=name
+        )
+
+
+def require_names(value: Json, names: frozenset[str], path: Path) -> None:
+    """Raises `BadRequest` where a field that is no content holds more than names and ids."""
+    for key in names & value.keys():
+        if not only_names(value[key]):
             name = dotted((*path, key))
-            raise BadRequest(
-                f"{name}: this field is not known here, so no guard could read the text in it. Remove it.", param=name
-            )
+            raise BadRequest(f"{name} must be an identifier: at most 256 visible ASCII characters", param=name)
 
 
 def require_depth(body: Json) -> None:
@@ -126,10 +190,17 @@ def require_depth(body: Json) -> None:
     raise BadRequest(f"The body is nested more than {_MAX_DEPTH} levels deep.")
 
 
-def added(usage: Json | None, more: Json | None) -> dict[str, Any]:
+def added(usage: object, more: object) -> dict[str, Any]:
     """Two usage objects, their numbers added up: what a regenerated answer cost in all."""
-    total = dict(usage or {})
-    for key, value in (more or {}).items():
+    total = dict(usage) if isinstance(usage, Mapping) else {}
+    for key, value in more.items() if isinstance(more, Mapping) else ():
         if isinstance(value, int) and isinstance(total.get(key, 0), int):
             total[key] = total.get(key, 0) + value
     return total
+
+
+def provider_failed(error: object) -> UpstreamError:
+    """The provider's own error inside a stream. Its message is not repeated: no guard has read it."""
+    code = error.get("code") or error.get("type") if isinstance(error, Mapping) else None
+    named = f" ({code})" if is_identifier(code) and code else ""
+    return UpstreamError(f"The model's provider reported an error in the middle of its answer{named}.")
