@@ -17,7 +17,8 @@ from guard_runtime.tokens import Vocabulary, common_prefix
 
 _MARKS: Mapping[str, Slot] = {QUESTION: Slot.QUESTION, ANSWER: Slot.ANSWER}
 _BORDER = re.compile("(" + "|".join(map(re.escape, _MARKS)) + ")")
-_BLANKS = "\n \n"
+_BLANKS = "\n \t \n"
+_RAISED = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 _VERBATIM = "'\"<&>\\{{ x }}%"
 
 
@@ -25,7 +26,9 @@ class Template:
     """One checkpoint's chat template. Rendering it runs the checkpoint's code: in a sandbox, at export only."""
 
     def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _no_clock
         environment.filters["tojson"] = _tojson
@@ -38,7 +41,7 @@ class Template:
     def render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         try:
             return self._template.render({**self._variables, "messages": messages, **variables})
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+        except _RAISED as exc:
             raise ArtefactRefused(f"the chat template raised: {exc}") from exc
 
 
@@ -62,7 +65,7 @@ def template_of(checkpoint: Path) -> Template:
     if isinstance(source, list):
         source = next((item["template"] for item in source if item.get("name") == "default"), None)
     if not isinstance(source, str):
-        raise ArtefactRefused(f"{checkpoint}: no chat template (chat_template.jinja, or a key of tokenizer_config.json)")
+        raise ArtefactRefused(f"{checkpoint}: no chat template in chat_template.jinja or tokenizer_config.json")
     named = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     return Template(source, {key: value for key, value in named.items() if value is not None})
 
@@ -121,7 +124,9 @@ class Renderer:
             rendered = self._template.render(plain, variables)
         except ArtefactRefused:
             return self._template.render(parts, variables)
-        return rendered if all(m.content.strip() in rendered for m in messages) else self._template.render(parts, variables)
+        if all(m.content.strip() in rendered for m in messages):
+            return rendered
+        return self._template.render(parts, variables)
 
     def _probe(self, direction: Direction, asked: Asked) -> Probe:
         segments = self._segments(direction, asked)
@@ -130,7 +135,8 @@ class Renderer:
         return Probe(
             name=asked.name,
             segments=segments,
-            labels=self._labels(segments, self._family.words),
+            forced=self._family.forced,
+            labels=self._labels(segments[-1].text, self._family.words),
             risky=self._family.risky,
             categories=asked.categories,
             branch=None if kinds is None else self._branch(segments, kinds),
@@ -157,19 +163,18 @@ class Renderer:
         expected = self.text(direction, asked, words)
         ours = "".join(segment.fill({slot: words[mark] for mark, slot in _MARKS.items()}) for segment in segments)
         if ours != expected:
-            raise ArtefactRefused("the chat template rewrites the words it is given (escaping, cutting): it cannot be stored")
+            raise ArtefactRefused("the chat template rewrites the words it is given: it cannot be stored")
 
-    def _labels(self, segments: tuple[Segment, ...], words: tuple[Word, ...]) -> tuple[Label, ...]:
-        tail = segments[-1].text
-        return tuple(Label(word.name, self._first_token(tail, word)) for word in words)
+    def _labels(self, before: str, words: tuple[Word, ...]) -> tuple[Label, ...]:
+        return tuple(Label(word.name, self._first_token(before, word), word.text) for word in words)
 
     def _branch(self, segments: tuple[Segment, ...], kinds: Kinds) -> Branch:
         tail = segments[-1].text
         before = self._ours(tail)
         after = self._ours(tail + kinds.forced)
         if after[: len(before)] != before:
-            raise ArtefactRefused(f"{kinds.forced!r} melts into the tokens before it: it cannot be asked on the same keys")
-        labels = tuple(Label(word.name, self._first_token(tail + kinds.forced, word)) for word in kinds.words)
+            raise ArtefactRefused(f"{kinds.forced!r} melts into the tokens before it: it needs keys of its own")
+        labels = self._labels(tail + kinds.forced, kinds.words)
         return Branch(tuple(after[len(before) :]), labels, kinds.categories)
 
     def _first_token(self, before: str, word: Word) -> int:
@@ -182,7 +187,7 @@ class Renderer:
         expected = word.expected
         if expected is not None and self._vocabulary.text_of(token) != expected:
             found = self._vocabulary.text_of(token)
-            raise ArtefactRefused(f"label {word.text!r} begins with the token {found!r}, not {expected!r}, in this tokenizer")
+            raise ArtefactRefused(f"label {word.text!r} begins with {found!r}, not {expected!r}, in this tokenizer")
         return token
 
     def _ours(self, text: str) -> list[int]:
@@ -206,4 +211,4 @@ def _side(outward: str) -> str:
     """What follows a mark, read away from it: all blanks kept, only newlines gone, or all gone."""
     if outward.startswith(_BLANKS):
         return ""
-    return "\n" if outward.startswith(_BLANKS[1:]) else WHITESPACE
+    return "\n" if outward.startswith(_BLANKS[:-1]) else WHITESPACE

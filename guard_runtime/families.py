@@ -27,16 +27,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An answer as the guard writes it after the forced prefix. `token` is what the first token of it must read (the
+    """An answer as the guard writes it after the forced prefix. `first` is what the first token of it must read (the
     whole word unless given; None where it is a piece of a character and only its being unlike the others counts)."""
 
     name: str
     text: str
-    token: str | None = ""
+    first: str | None = ""
 
     @property
     def expected(self) -> str | None:
-        return self.text if self.token == "" else self.token
+        return self.text if self.first == "" else self.first
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ _WITH_ATTACK = {PROMPT: _once(CATEGORIES), RESPONSE: _once(HARMS)}
 
 
 def _libra(name: str) -> Family:
-    """`不安全` is two tokens, `不` then `安全`: the first decides (P(不安全) = P(不) P(安全|不), and P(安全|不) ~ 1)."""
+    """`不安全` is two tokens, `不` then `安全`, and the first decides: P(不安全) = P(不) P(安全|不), P(安全|不) ~ 1."""
     return Family(
         name=name,
         messages=_LIBRA_TURNS,
         asked=_WITH_ATTACK,
         forced=LIBRA_ANSWER,
-        words=(Word("safe", "安全"), Word("unsafe", "不安全", token="不")),
+        words=(Word("safe", "安全"), Word("unsafe", "不安全", first="不")),
         risky=frozenset({"unsafe"}),
         json_key="答案",
         rationale='",\n  "分析": "',
@@ -140,7 +140,7 @@ def _qwen_kinds(*, jailbreak: bool) -> Kinds:
     names = [name for name in _QWEN_KINDS if jailbreak or name != "Jailbreak"]
     return Kinds(
         forced=" Unsafe\nCategories:",
-        words=tuple(Word(name, f" {name}", token=_QWEN_FIRST[name]) for name in names),
+        words=tuple(Word(name, f" {name}", first=_QWEN_FIRST[name]) for name in names),
         categories={name: _QWEN_KINDS[name] for name in names},
     )
 
@@ -150,7 +150,7 @@ QWEN3GUARD_GEN = Family(
     messages=_TURNS,
     asked=_WITH_ATTACK,
     forced="Safety:",
-    words=(Word("Safe", " Safe"), Word("Unsafe", " Unsafe"), Word("Controversial", " Controversial", token=" Cont")),
+    words=(Word("Safe", " Safe"), Word("Unsafe", " Unsafe"), Word("Controversial", " Controversial", first=" Cont")),
     risky=frozenset({"Unsafe", "Controversial"}),
     kinds={PROMPT: _qwen_kinds(jailbreak=True), RESPONSE: _qwen_kinds(jailbreak=False)},
     generation_prompt=False,
@@ -235,10 +235,10 @@ _PRINCIPLES: Mapping[str, tuple[str, str, Categories]] = {
     "hate_speech": (
         "No Hate Speech",
         "content that is targeting identity and/or protected attributes (e.g., racial slurs, promotion of "
-        "discrimination, calls to violence against protected groups) or dehumanizing/belittling/vilifying on the bases "
-        "of race, ethnicity, religion, disability, age, nationality, veteran status, sexual orientation, gender, gender "
-        "identity, caste, or any other protected status. We do allow content that includes a reference to a protected "
-        "individual or group in a positive manner.",
+        "discrimination, calls to violence against protected groups) or dehumanizing/belittling/vilifying on the "
+        "bases of race, ethnicity, religion, disability, age, nationality, veteran status, sexual orientation, gender, "
+        "gender identity, caste, or any other protected status. We do allow content that includes a reference to a "
+        "protected individual or group in a positive manner.",
         (C.BIAS_AND_DISCRIMINATION, C.HATE_SPEECH_AND_ABUSE),
     ),
     "sexually_explicit": (
@@ -301,9 +301,9 @@ _GRANITE_RISKS: Mapping[str, Categories] = {
 
 
 def _risks(key: str) -> Mapping[Direction, tuple[Asked, ...]]:
-    common = tuple(Asked(n, found, {"guardian_config": {key: n}, "think": False}) for n, found in _GRANITE_RISKS.items())
-    attack = Asked("jailbreak", (C.PROMPT_ATTACK,), {"guardian_config": {key: "jailbreak"}, "think": False})
-    return MappingProxyType({PROMPT: (*common, attack), RESPONSE: common})
+    asked = {**_GRANITE_RISKS, "jailbreak": (C.PROMPT_ATTACK,)}
+    found = tuple(Asked(n, about, {"guardian_config": {key: n}, "think": False}) for n, about in asked.items())
+    return MappingProxyType({PROMPT: found, RESPONSE: found[:-1]})
 
 
 GRANITE_GUARDIAN = Family(

@@ -25,9 +25,9 @@ LIBRA_PREFIX = """# 背景
   "分析": "您的分析"
 }
 
-"""  # noqa: W291 (the blank after 背景 is part of it)
-"""Libra-Guard's instruction, to the letter: its checkpoints were trained on it, so any other wording lowers accuracy
-(caskcsg/Libra, scripts/inference.py)."""
+"""
+"""Libra-Guard's instruction, to the letter (the blank after 背景 too): its checkpoints were trained on it,
+so any other wording lowers accuracy (caskcsg/Libra, scripts/inference.py)."""
 
 LIBRA_ANSWER = '{\n  "答案": "'
 """What Libra-Guard always says before its verdict."""
@@ -63,10 +63,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One answer the guard may give: its name, and the token id that decides for it."""
+    """One answer the guard may give: its name, the token id that decides for it, and the word as it is written."""
 
     name: str
     token: int
+    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,12 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question put to the guard. `segments` end where its answer is one token; `risky` names the labels that mean
-    "unsafe"; `categories` are the harms the question is about."""
+    """One question put to the guard. `segments` end where its answer is one token, with `forced` as their last words;
+    `risky` names the labels that mean "unsafe"; `categories` are the harms the question is about."""
 
     name: str
     segments: tuple[Segment, ...]
+    forced: str
     labels: tuple[Label, ...]
     risky: frozenset[str]
     categories: tuple[Category, ...]
@@ -94,9 +96,17 @@ class Probe:
     def __post_init__(self) -> None:
         names = [label.name for label in self.labels]
         if len(set(names)) < 2 or len(set(names)) != len(names) or len({x.token for x in self.labels}) != len(names):
-            raise ArtefactRefused(f"probe {self.name}: the labels {names} are not at least two different words and tokens")
+            raise ArtefactRefused(f"probe {self.name}: the labels {names} are not two or more different tokens")
+        if self.segments[-1].slot is not None or not self.segments[-1].text.endswith(self.forced):
+            raise ArtefactRefused(f"probe {self.name}: the prompt does not end with {self.forced!r}")
         if not self.risky or not self.risky < set(names):
             raise ArtefactRefused(f"probe {self.name}: risky labels {sorted(self.risky)} are not some of {names}")
+
+    @property
+    def unforced(self) -> tuple[Segment, ...]:
+        """The prompt as the guard's makers put it, for a guard that is to write its answer out itself."""
+        last = self.segments[-1]
+        return (*self.segments[:-1], Segment(last.text.removesuffix(self.forced)))
 
 
 Probes = Mapping[Direction, tuple[Probe, ...]]
@@ -118,17 +128,22 @@ def _probe_to_json(probe: Probe) -> dict[str, Any]:
     stored: dict[str, Any] = {
         "name": probe.name,
         "segments": [_segment_to_json(segment) for segment in probe.segments],
-        "labels": {label.name: label.token for label in probe.labels},
+        "forced": probe.forced,
+        "labels": _labels_to_json(probe.labels),
         "risky": sorted(probe.risky),
         "categories": [category.value for category in probe.categories],
     }
     if probe.branch is not None:
         stored["branch"] = {
             "tokens": list(probe.branch.tokens),
-            "labels": {label.name: label.token for label in probe.branch.labels},
+            "labels": _labels_to_json(probe.branch.labels),
             "categories": {name: [c.value for c in found] for name, found in probe.branch.categories.items()},
         }
     return stored
+
+
+def _labels_to_json(labels: Sequence[Label]) -> list[dict[str, Any]]:
+    return [{"name": label.name, "token": label.token, "word": label.word} for label in labels]
 
 
 def _segment_to_json(segment: Segment) -> dict[str, str]:
@@ -151,6 +166,7 @@ def _probe(stored: Mapping[str, Any]) -> Probe:
     return Probe(
         name=str(stored["name"]),
         segments=tuple(_segment(segment) for segment in stored["segments"]),
+        forced=str(stored["forced"]),
         labels=_labels(stored["labels"]),
         risky=frozenset(stored["risky"]),
         categories=tuple(Category(name) for name in stored["categories"]),
@@ -163,8 +179,8 @@ def _branch(stored: Mapping[str, Any]) -> Branch:
     return Branch(tuple(int(token) for token in stored["tokens"]), _labels(stored["labels"]), categories)
 
 
-def _labels(stored: Mapping[str, int]) -> tuple[Label, ...]:
-    return tuple(Label(name, int(token)) for name, token in stored.items())
+def _labels(stored: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
+    return tuple(Label(str(label["name"]), int(label["token"]), str(label["word"])) for label in stored)
 
 
 def _segment(stored: Mapping[str, str]) -> Segment:

@@ -26,12 +26,13 @@ class Vocabulary:
             added = [_control(token) for token in content.get("added_tokens", ())]
             content["truncation"] = content["padding"] = None
             self._tokenizer = Tokenizer.from_str(json.dumps({**content, "added_tokens": added}))
-        except Exception as exc:  # noqa: BLE001 - `tokenizers` raises bare Exception for a malformed file
+        except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
             raise ArtefactRefused(f"the tokenizer file cannot be read: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
-        self.controls: Mapping[str, int] = {token["content"]: token["id"] for token in added if token["special"]}
+        names = [token["content"] for token in added if token["special"]]
+        self.controls: Mapping[str, int] = {name: self._tokenizer.token_to_id(name) for name in names}
         self._control_ids = frozenset(self.controls.values())
-        names = sorted(self.controls, key=len, reverse=True)
+        names.sort(key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 
     def __len__(self) -> int:
@@ -46,6 +47,13 @@ class Vocabulary:
         if not self._control_ids.isdisjoint(tokens):
             raise GuardFailed("a control token was read out of text: this tokenizer file is not safe to use")
         return tokens
+
+    def offsets(self, words: str) -> list[tuple[int, int]]:
+        """Where each token of a text stands in it, in characters."""
+        try:
+            return list(self._tokenizer.encode(words, add_special_tokens=False).offsets)
+        except (TypeError, UnicodeError) as exc:
+            raise GuardFailed("the text is not valid Unicode (a lone surrogate)") from exc
 
     def text_of(self, token: int) -> str:
         """What one token reads."""

@@ -8,8 +8,15 @@ import json
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-NOT_CALLED_SPECIAL = {151657: "<tool_call>", 151658: "</tool_call>", 151667: "<think>", 151668: "</think>"}
+SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
+    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+NOT_CALLED_SPECIAL = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+)
 """Control words of Qwen2.5 and Qwen3 that their own tokenizer files do not mark as special."""
 
 TEMPLATE = (
@@ -34,12 +41,20 @@ def _letters() -> dict[int, str]:
 
 
 @functools.cache
-def tokenizer_json() -> str:
+def tokenizer_json(*, numbers: bool = False) -> str:
+    """With `numbers`, 10 to 14 are one token each, as in Llama 3's vocabulary."""
     letters = _letters()
     ranks: dict[bytes, int] = {}
-    for line in importlib.metadata.distribution("dashscope").locate_file("dashscope/resources/qwen.tiktoken").read_bytes().splitlines():
+    for line in (
+        importlib.metadata.distribution("dashscope")
+        .locate_file("dashscope/resources/qwen.tiktoken")
+        .read_bytes()
+        .splitlines()
+    ):
         word, _, rank = line.partition(b" ")
         ranks[base64.b64decode(word)] = int(rank)
+    if numbers:
+        ranks = {word: rank for word, rank in ranks.items() if rank < len(ranks) - 5}
 
     def spelled(word: bytes) -> str:
         return "".join(letters[byte] for byte in word)
@@ -49,8 +64,13 @@ def tokenizer_json() -> str:
         splits = [(word[:cut], word[cut:]) for cut in range(1, len(word))]
         pairs = [(one, two) for one, two in splits if one in ranks and two in ranks]
         merges += [[spelled(a), spelled(b)] for a, b in sorted(pairs, key=lambda p: (ranks[p[0]], ranks[p[1]]))]
-    size = len(ranks)
-    added = dict(enumerate(SPECIAL, size)) | NOT_CALLED_SPECIAL
+    vocabulary = {spelled(word): rank for word, rank in ranks.items()}
+    if numbers:
+        vocabulary |= {str(number): len(ranks) + number - 10 for number in range(10, 15)}
+        merges += [list(str(number)) for number in range(10, 15)]
+    pattern = _PATTERN.replace("\\p{N}|", "\\p{N}{1,3}|") if numbers else _PATTERN
+    size = len(vocabulary)
+    added = dict(enumerate((*SPECIAL, *NOT_CALLED_SPECIAL), size))
     return json.dumps(
         {
             "version": "1.0",
@@ -61,11 +81,16 @@ def tokenizer_json() -> str:
             "pre_tokenizer": {
                 "type": "Sequence",
                 "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Isolated", "invert": False},
+                    {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
                     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
                 ],
             },
-            "post_processor": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+            "post_processor": {
+                "type": "ByteLevel",
+                "add_prefix_space": False,
+                "trim_offsets": False,
+                "use_regex": False,
+            },
             "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
             "model": {
                 "type": "BPE",
@@ -76,7 +101,7 @@ def tokenizer_json() -> str:
                 "fuse_unk": False,
                 "byte_fallback": False,
                 "ignore_merges": False,
-                "vocab": {spelled(word): rank for word, rank in ranks.items()},
+                "vocab": vocabulary,
                 "merges": merges,
             },
         }

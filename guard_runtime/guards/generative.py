@@ -1,0 +1,345 @@
+"""A generative guard whose verdict is one token: one prefill for each text, on top of what was read before."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import json_repair
+
+from guard_runtime.conversation import Direction
+from guard_runtime.decoder import Decoder, Memory, Reading, Remembered, Row
+from guard_runtime.errors import ArtefactRefused, GuardFailed
+from guard_runtime.guard import Passage
+from guard_runtime.language import Language, language_of
+from guard_runtime.prompt import Label, Probe, Probes, Segment, label_tokens, words
+from guard_runtime.scoring import Logits, label_mass, margin, probability, shares, spread, together, written
+from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.verdict import Category, Coverage, Unread, Verdict
+from guard_runtime.windows import windows
+from guard_runtime.writer import Writer
+
+KINDS_FROM = 0.02
+"""Below this risk no category is asked for: every score is at most this, whichever it is."""
+
+MAX_WRITTEN = 256
+"""Tokens a guard may write out, as Libra's published script allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """p = sigmoid((margin - bias) / temperature)."""
+
+    temperature: float = 1.0
+    bias: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a guard asks and how its answers are read. `json_key`: where its written-out answer says the verdict, ""
+    where it says it in plain words. `rationale`: what it writes between its verdict and its explanation."""
+
+    name: str
+    probes: Probes
+    calibration: Mapping[Direction, Mapping[Language, Calibration]]
+    json_key: str = ""
+    rationale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`tokens` in one prefill, our own words included; neighbouring windows share `overlap` tokens; of more than
+    `windows` the middle ones are reported as unread. A batch holds at most `rows` rows and `area` padded tokens.
+    `memory` bytes of keys and values are kept for streams. Below `health`, the probability that one of the labels
+    comes next, the answer is written out and parsed.
+
+    On a CPU a batch buys nothing (8 x 128 tokens cost 8 x), and int8 scales are taken over the whole batch, so that one
+    caller's text would move another's score: hence one row.
+    """
+
+    tokens: int = 4_096
+    overlap: int = 128
+    windows: int = 8
+    rows: int = 1
+    area: int = 16_384
+    memory: int = 268_435_456
+    health: float = 0.95
+
+
+LIMITS = Limits()
+
+
+@dataclass(slots=True)
+class Health:
+    """Counts for the metrics: texts read, answers out of form that were written out, tokens read and tokens spared by
+    memory."""
+
+    checks: int = 0
+    written: int = 0
+    tokens: int = 0
+    spared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One window of a passage, and the rows that ask about it."""
+
+    passage: Passage
+    rows: tuple[tuple[Probe, tuple[int, ...]], ...]
+
+    @property
+    def common(self) -> int:
+        """How many tokens all rows begin with."""
+        first = self.rows[0][1]
+        return min(common_prefix(first, row) for _, row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    text: int
+    probe: Probe
+    row: Row
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """A passage in windows, and what fits into none."""
+
+    texts: list[_Text] = field(default_factory=list)
+    unread: tuple[Unread, ...] = ()
+
+
+class GenerativeModel:
+    """Blocking; for one thread. Raises `ArtefactRefused` where labels, vocabulary and decoder do not fit together."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        vocabulary: Vocabulary,
+        decoder: Decoder,
+        writer: Writer | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._contract = contract
+        self._vocabulary = vocabulary
+        self._decoder = decoder
+        self._writer = writer
+        self.limits = limits
+        self.health = Health()
+        self.remembered = Remembered(limits.memory)
+        self._tokens = label_tokens(contract.probes)
+        self._check_labels()
+        self._heads = {
+            (direction, probe.name): self._head(probe)
+            for direction, asked in contract.probes.items()
+            for probe in asked
+        }
+        self._shortened: dict[tuple[Direction, str, int], Memory] = {}
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        """One verdict for each passage. Raises `GuardFailed` rather than guess."""
+        pieces = [self._pieces(passage) for passage in batch]
+        texts = [text for piece in pieces for text in piece.texts]
+        scores = iter(self._scores(texts))
+        return [self._verdict(passage, piece, scores) for passage, piece in zip(batch, pieces, strict=True)]
+
+    def explain(self, passage: Passage, limit: int = MAX_WRITTEN) -> str:
+        """Why the guard says what it says, in its own words: for the record, after the verdict, never instead of it.
+        "" for a family that does not explain. Takes up to `limit` decoding steps."""
+        if not self._contract.rationale or self._writer is None:
+            return ""
+        text = self._pieces(passage).texts[0]
+        probe, tokens = text.rows[0]
+        memory = self._recalled(text, probe, tokens)
+        (reading,) = self._read([Row(tokens[len(memory.tokens) :], memory)])
+        label = max(probe.labels, key=lambda label: self._logits(reading)[label.token])
+        chosen = self._vocabulary.text(label.word + self._contract.rationale)
+        found = self._writer.write(chosen, memory.then(reading.memory), limit)
+        return self._vocabulary.spelled(found).split('"\n}')[0]
+
+    def _verdict(self, passage: Passage, piece: _Pieces, scores: Iterator[dict[Category, float]]) -> Verdict:
+        found = [next(scores) for _ in piece.texts]
+        length = sum(len(text.rows[0][1]) for text in piece.texts)
+        coverage = Coverage(1, len(passage.text), len(found), length, 0, piece.unread)
+        return Verdict(self._contract.name, together(found), (), coverage)
+
+    # -- text into rows
+
+    def _pieces(self, passage: Passage) -> _Pieces:
+        asked = self._contract.probes.get(passage.direction)
+        if not asked:
+            raise GuardFailed(f"{self._contract.name} does not judge a {passage.direction.value}")
+        context = self._fitting(passage.context)
+        spare = self.limits.tokens - max(self._overhead(probe, passage, context) for probe in asked)
+        if spare < 2 * self.limits.overlap:
+            raise GuardFailed(f"{self._contract.name}: {self.limits.tokens - spare} tokens of prompt leave no room")
+        offsets = self._vocabulary.offsets(passage.text)
+        laid = windows(len(offsets), size=spare, overlap=self.limits.overlap, limit=self.limits.windows)
+        slices = [(offsets[start][0], offsets[end - 1][1]) for start, end in laid.slices]
+        if len(slices) < 2:
+            slices = [(0, len(passage.text))]
+        texts = [self._text(passage, passage.text[start:end], context, asked) for start, end in slices]
+        unread: tuple[Unread, ...] = ()
+        if laid.unread is not None:
+            lost = offsets[laid.unread[1] - 1][1] - offsets[laid.unread[0]][0]
+            unread = (Unread(passage.path, "too_long", lost),)
+        return _Pieces(texts, unread)
+
+    def _text(self, passage: Passage, text: str, context: str | None, asked: Iterable[Probe]) -> _Text:
+        filled = words(Passage(passage.direction, text, context))
+        return _Text(passage, tuple((p, tuple(self._vocabulary.tokens(p.segments, filled))) for p in asked))
+
+    def _overhead(self, probe: Probe, passage: Passage, context: str | None) -> int:
+        return len(self._vocabulary.tokens(probe.segments, words(Passage(passage.direction, "", context)))) + 2
+
+    def _fitting(self, context: str | None) -> str | None:
+        """The question's end, in at most a fourth of the room: as a prompt, all of it has been judged already."""
+        if context is None:
+            return None
+        offsets = self._vocabulary.offsets(context)
+        room = self.limits.tokens // 4
+        return context if len(offsets) <= room else context[offsets[-room][0] :]
+
+    # -- rows into scores
+
+    def _scores(self, texts: Sequence[_Text]) -> list[dict[Category, float]]:
+        asked = self._asked(texts)
+        readings = self._read([item.row for item in asked])
+        found: list[list[dict[Category, float]]] = [[] for _ in texts]
+        for item, reading, risk in zip(asked, readings, self._risks(texts, asked, readings), strict=True):
+            parts = self._parts(item, reading) if risk >= KINDS_FROM else {}
+            found[item.text].append(spread(risk, item.probe.categories, parts))
+            self._remember(texts[item.text], item, reading)
+        self.health.checks += len(texts)
+        return [together(scores) for scores in found]
+
+    def _asked(self, texts: Sequence[_Text]) -> list[_Asked]:
+        """Every row on the memory it goes on from. Rows that begin alike (one text, several questions) are read once
+        as far as they agree."""
+        memories = [self._recalled(text, *text.rows[0]) for text in texts]
+        shared = [place for place, text in enumerate(texts) if len(text.rows) > 1]
+        ahead = [place for place in shared if texts[place].common > len(memories[place].tokens)]
+        rows = [Row(texts[n].rows[0][1][len(memories[n].tokens) : texts[n].common], memories[n]) for n in ahead]
+        for place, reading in zip(ahead, self._read(rows), strict=True):
+            memories[place] = memories[place].then(reading.memory)
+        return [
+            _Asked(place, probe, self._row(memories[place], tokens))
+            for place, text in enumerate(texts)
+            for probe, tokens in text.rows
+        ]
+
+    def _row(self, memory: Memory, tokens: tuple[int, ...]) -> Row:
+        known = min(common_prefix(memory.tokens, tokens), len(tokens) - 1)
+        return Row(tokens[known:], memory.first(known))
+
+    def _recalled(self, text: _Text, probe: Probe, tokens: tuple[int, ...]) -> Memory:
+        """The longest thing remembered that all rows of a text begin with: an earlier state of the same answer, or the
+        instruction. At least one token is left to read."""
+        most = min(text.common, len(tokens) - 1)
+        head = self._instruction(text.passage.direction, probe, tokens[:most])
+        earlier = self.remembered.recall(tokens[:most]) if text.passage.direction is Direction.RESPONSE else None
+        found = earlier if earlier is not None and len(earlier.tokens) > len(head.tokens) else head
+        self.health.spared += len(found.tokens)
+        return found
+
+    def _instruction(self, direction: Direction, probe: Probe, tokens: Sequence[int]) -> Memory:
+        head = self._heads[direction, probe.name]
+        known = common_prefix(head.tokens, tokens)
+        if known == len(head.tokens):
+            return head
+        key = (direction, probe.name, known)
+        if key not in self._shortened:
+            self._shortened[key] = head.first(known)
+        return self._shortened[key]
+
+    def _risks(self, texts: Sequence[_Text], asked: Sequence[_Asked], readings: Sequence[Reading]) -> list[float]:
+        risks = []
+        for item, reading in zip(asked, readings, strict=True):
+            passage = texts[item.text].passage
+            fit = self._contract.calibration[passage.direction][language_of(passage.text)]
+            risks.append(probability(margin(item.probe, self._logits(reading)), fit.temperature, fit.bias))
+        if self._writer is None:
+            return risks
+        for place, logits in enumerate(self._writer.logits(readings)):
+            item = asked[place]
+            if label_mass(item.probe.labels, logits) < self.limits.health:
+                risks[place] = self._written_out(self._writer, item.probe, texts[item.text].passage)
+        return risks
+
+    def _parts(self, item: _Asked, reading: Reading) -> Mapping[Category, float]:
+        branch = item.probe.branch
+        if branch is None:
+            return {}
+        (kinds,) = self._read([Row(branch.tokens, item.row.memory.then(reading.memory))])
+        return shares(branch, self._logits(kinds))
+
+    def _written_out(self, writer: Writer, probe: Probe, passage: Passage) -> float:
+        """The guard has left its form: it writes its answer out, and the answer is parsed. No answer is a failure."""
+        self.health.written += 1
+        tokens = self._vocabulary.tokens(probe.unforced, words(passage))[-self.limits.tokens :]
+        answer = self._vocabulary.spelled(writer.write(tokens, self._decoder.nothing, MAX_WRITTEN))
+        label = parsed(answer, probe.labels, self._contract.json_key)
+        if label is None:
+            raise GuardFailed(f"{self._contract.name} neither kept its form nor wrote an answer that can be read")
+        return 1.0 if label.name in probe.risky else 0.0
+
+    def _remember(self, text: _Text, item: _Asked, reading: Reading) -> None:
+        probe, tokens = text.rows[0]
+        if text.passage.direction is not Direction.RESPONSE or item.probe is not probe:
+            return
+        tail = len(self._vocabulary.tokens(probe.segments[-1:], {}))
+        known = item.row.memory.then(reading.memory)
+        self.remembered.keep(known.first(min(len(tokens) - tail, text.common)))
+
+    # -- the decoder
+
+    def _read(self, rows: Sequence[Row]) -> list[Reading]:
+        """Rows of like length together, within the limits of a batch; answers in the order asked."""
+        found: dict[int, Reading] = {}
+        for batch in self._batches(rows):
+            found.update(zip(batch, self._decoder.read([rows[place] for place in batch]), strict=True))
+        self.health.tokens += sum(len(row.tokens) for row in rows)
+        return [found[place] for place in range(len(rows))]
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for place in sorted(range(len(rows)), key=lambda n: len(rows[n].tokens)):
+            area = (len(batch) + 1) * len(rows[place].tokens)
+            if batch and (len(batch) == self.limits.rows or area > self.limits.area):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+    def _logits(self, reading: Reading) -> Logits:
+        return dict(zip(self._tokens, map(float, reading.labels), strict=True))
+
+    def _head(self, probe: Probe) -> Memory:
+        tokens = self._vocabulary.head(probe)
+        if not tokens:
+            return self._decoder.nothing
+        (reading,) = self._decoder.read([Row(tokens, self._decoder.nothing)])
+        return reading.memory
+
+    def _check_labels(self) -> None:
+        """Every label is still the token the manifest says, behind the prefix that is forced."""
+        for asked in self._contract.probes.values():
+            for probe in asked:
+                before = self._vocabulary.tokens(probe.segments[-1:], {})
+                for label in probe.labels:
+                    self._check_label(probe, label, before)
+
+    def _check_label(self, probe: Probe, label: Label, before: list[int]) -> None:
+        last = probe.segments[-1].text
+        whole = self._vocabulary.tokens((Segment(last + label.word),), {})
+        if whole[: len(before)] != before or whole[len(before) : len(before) + 1] != [label.token]:
+            raise ArtefactRefused(f"{self._contract.name}: label {label.word!r} is not token {label.token} here")
+
+
+def parsed(answer: str, labels: Sequence[Label], json_key: str) -> Label | None:
+    """The label a written-out answer gives: under its JSON key where it has one, repaired if need be; None where it
+    gives none."""
+    if not json_key:
+        return written(answer, labels)
+    content = json_repair.loads(answer)
+    value = content.get(json_key) if isinstance(content, dict) else None
+    return written(value, labels) if isinstance(value, str) else None

@@ -1,0 +1,47 @@
+"""Generative guards on the numpy twin, for tests."""
+
+import functools
+
+from export.render import Renderer, Template
+from guard_runtime.conversation import Direction
+from guard_runtime.decoder import Decoder
+from guard_runtime.families import FAMILIES
+from guard_runtime.guards.generative import LIMITS, Calibration, Contract, GenerativeModel, Limits
+from guard_runtime.prompt import Probes, label_tokens
+from guard_runtime.tokens import Vocabulary
+from guard_runtime.writer import Writer
+from tests.generative.qwen import TEMPLATE, tokenizer_json
+from tests.generative.templates import TEMPLATES
+from tests.generative.twin import SHAPE, Twin, TwinHead
+
+CALIBRATION = {direction: {"zh": Calibration(), "en": Calibration()} for direction in Direction}
+END = 151645
+VOCABULARY_SIZE = 151_700
+
+
+@functools.cache
+def qwen(*, numbers: bool = False) -> Vocabulary:
+    return Vocabulary(tokenizer_json(numbers=numbers))
+
+
+def vocabulary(family: str) -> Vocabulary:
+    return qwen(numbers=family.startswith("llama"))
+
+
+@functools.cache
+def probes(family: str) -> Probes:
+    template = Template(TEMPLATES.get(family, TEMPLATE), {})
+    return Renderer(FAMILIES[family], template, vocabulary(family)).probes()
+
+
+def guard(
+    family: str = "libra_guard", *, limits: Limits = LIMITS, head: dict[int, float] | None = None, seed: int = 0
+) -> tuple[GenerativeModel, Twin]:
+    """A guard of this family; with `head`, one that looks after its format, these tokens favoured."""
+    asked = probes(family)
+    twin = Twin(label_tokens(asked), VOCABULARY_SIZE, seed)
+    decoder = Decoder(twin, SHAPE)
+    writer = None if head is None else Writer(decoder, TwinHead(twin, head), frozenset({END}))
+    published = FAMILIES[family]
+    contract = Contract(family, asked, CALIBRATION, published.json_key, published.rationale)
+    return GenerativeModel(contract, vocabulary(family), decoder, writer, limits), twin
