@@ -4,7 +4,16 @@ import importlib
 
 import click
 
-COMMANDS = ("serve", "check", "try", "policy", "keys", "version")
+from gateway.commands.terminal import unknown
+
+COMMANDS = {
+    "serve": "serve",
+    "check": "check",
+    "try": "attempt",
+    "policy": "policy",
+    "keys": "keys",
+    "version": "version",
+}
 
 
 class _Commands(click.Group):
@@ -13,10 +22,10 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"gateway.commands.{cmd_name}").command
+            ctx.fail(unknown("command", cmd_name, COMMANDS))
+        command: click.Command = importlib.import_module(f"gateway.commands.{COMMANDS[cmd_name]}").command
         return command
 
 

@@ -124,9 +124,16 @@ class LimitsFile(_File):
 
 
 class ClassifierFile(_File):
+    """`path` is the artefact's folder; without it, the guard of that name that ships with LibraGate. `cache_bytes` is
+    for verdicts, 0 for none; `max_queue` counts texts that wait."""
+
     kind: Literal["classifier"]
     name: Label
-    path: str = ""
+    path: str = Field(default="", min_length=1)
+    device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    threads: int = Field(default=1, ge=1, le=256)
+    max_queue: int = Field(default=512, ge=1, le=1_000_000)
+    cache_bytes: int = Field(default=16 << 20, ge=0, le=1 << 40)
 
 
 class RulesGuardFile(_File):

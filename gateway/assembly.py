@@ -1,0 +1,112 @@
+"""From what config.yaml says to the guards, the upstreams and the gateway made of them."""
+
+import importlib
+from pathlib import Path
+
+import guard_runtime
+from gateway.app import Gateway
+from gateway.config import Config
+from gateway.config_file import (
+    ClassifierFile,
+    DemoFile,
+    GuardFile,
+    LiteLLMFile,
+    OpenAIFile,
+    RulesGuardFile,
+    ScriptedFile,
+    ScriptedGuardFile,
+    UpstreamFile,
+)
+from gateway.demo import Demo
+from gateway.errors import ConfigError
+from gateway.exchange import Route
+from gateway.judge import Judge
+from gateway.openai_upstream import Endpoint, OpenAICompatible
+from gateway.retries import Retries
+from gateway.upstreams import Scripted, Timeouts, Upstream
+from guard_runtime.guard import Guard
+from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.scripted import ScriptedGuard, words
+from guard_runtime.loading import load_classifier
+from guard_runtime.session import CPU
+from guard_runtime.verdict import Category
+
+MODELS = Path(guard_runtime.__file__).with_name("models")
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+PROVIDERS = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
+
+
+def judge_of(config: Config) -> Judge:
+    """All guards, loaded and self-tested. Raises `ArtefactRefused` or `ConfigError`."""
+    guards = [_guard(file, config.folder) for file in config.guards]
+    return Judge(guards, deadline=config.guard_seconds)
+
+
+def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
+    """Raises `ConfigError` when an upstream lacks something on this machine."""
+    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
+    routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
+    return Gateway(judge=judge, tenants=config.tenants, routes=routes, limits=config.limits, version=version)
+
+
+def _guard(file: GuardFile, folder: Path) -> Guard:
+    match file:
+        case ClassifierFile():
+            return _classifier(file, folder)
+        case RulesGuardFile():
+            return Rules(file.name)
+        case ScriptedGuardFile():
+            found = {word: Category(category) for word, category in file.words.items()}
+            return ScriptedGuard(words(found, file.score), name=file.name)
+
+
+def _classifier(file: ClassifierFile, folder: Path) -> Guard:
+    path = folder / file.path if file.path else MODELS / file.name
+    if not path.is_dir():
+        shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
+        advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
+        raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
+    guard = load_classifier(
+        path,
+        threads=file.threads,
+        max_queue=file.max_queue,
+        cache_bytes=file.cache_bytes,
+        providers=PROVIDERS[file.device],
+    )
+    if guard.name != file.name:
+        raise ConfigError((f"guard {file.name}: the artefact in {path} is called {guard.name} -- use that name",))
+    return guard
+
+
+def _upstream(name: str, file: UpstreamFile) -> Upstream:
+    match file:
+        case OpenAIFile():
+            return OpenAICompatible(name, _endpoint(file))
+        case LiteLLMFile():
+            return _litellm(name, file)
+        case DemoFile():
+            return Demo(name)
+        case ScriptedFile():
+            return Scripted.saying(file.says, name)
+
+
+def _endpoint(file: OpenAIFile) -> Endpoint:
+    return Endpoint(
+        base_url=file.base_url,
+        key=file.api_key,
+        headers=file.headers,
+        timeouts=Timeouts(**file.timeouts.model_dump()),
+        retries=Retries(**file.retries.model_dump()),
+    )
+
+
+def _litellm(name: str, file: LiteLLMFile) -> Upstream:
+    """litellm takes seconds and 166 MB to import, so only a config that names it pays for it."""
+    try:
+        module = importlib.import_module("gateway.litellm_upstream")
+    except ModuleNotFoundError as exc:
+        advice = "pip install 'libragate[litellm]'"
+        raise ConfigError((f"upstream {name}: the package {exc.name} is not installed -- {advice}",)) from exc
+    upstream: Upstream = module.LiteLLM(name, key=file.api_key, base_url=file.base_url)
+    return upstream
