@@ -90,9 +90,13 @@ class ChannelText:
         shift = self.cleared - len(self.context)
         found = [Mask(shift + self._raw(s.start), shift + self._raw(s.end), self.label(s.label)) for s in spans]
         found = [Mask(max(m.start, self.cleared), m.end, m.label) for m in found if m.end > self.cleared]
-        self.masks = [mask for mask in self.masks if mask.end <= self.cleared] + merged(found)
-        to = self.cleared + run_start(self.fresh, self.checked - self.cleared)
-        self.clear_to(min((m.start for m in self.masks if m.start < to < m.end), default=to), overlap)
+        kept = [Mask(m.start, min(m.end, self.cleared), m.label) for m in self.masks if m.start < self.cleared]
+        self.masks = kept + merged(found)
+        to = self.checked
+        if self.kind is not Kind.NAME:
+            to = self.cleared + run_start(self.fresh, self.checked - self.cleared)
+            to = min((m.start for m in self.masks if to - MAX_RUN < m.start < to < m.end), default=to)
+        self.clear_to(to, overlap)
 
     def clear_to(self, position: int, overlap: int) -> None:
         if self.unreadable or position <= self.cleared:

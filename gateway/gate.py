@@ -1,5 +1,6 @@
 """The gate a streamed answer passes through: what is held, what must be checked, what may leave. No I/O, no clock."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Gate:
 
     `push` what the upstream sends; when `due`, `take` what must be checked and `clear` it if the check allows;
     `release` gives the events that may leave, in their order. `now` is in seconds, on any clock that never goes back.
-    In async mode events leave at once and only the counters tell how far the checks are behind.
+    In async mode text leaves at once and the counters tell how far the checks are behind; what adds no text (a finish
+    reason, the end) waits for them, so that a block can still be said.
     """
 
     def __init__(self, settings: StreamSettings, label: Callable[[str], str] = "[redacted:{}]".format) -> None:
@@ -52,10 +54,11 @@ class Gate:
         self._weight = 0
         self._since: float | None = None
         self._sentence = False
-        self._newest: ChannelText | None = None
+        self._newest: Sequence[ChannelText] = ()
         self._reading = False
         self._opened = False
         self._ended = False
+        self._torn = False
 
     def push(self, event: Event, deltas: Sequence[Delta], now: float, size: int = 0) -> None:
         """Takes an event in. `size` is what it weighs in bytes, for `full`. Raises `UpstreamError` for an answer that
@@ -71,9 +74,9 @@ class Gate:
         for text, raw in added.items():
             self._weight += 0 if text.unreadable else weigh(raw)
             self._sentence = self._sentence or not SENTENCE_ENDS.isdisjoint(raw)
-            self._newest = text
-        if pieces and self._since is None:
-            self._since = now
+        if added:
+            self._newest = tuple(added)
+            self._since = now if self._since is None else self._since
         self._held.append(_Held(event, pieces, now, size))
         self._size += size
 
@@ -88,9 +91,9 @@ class Gate:
         return self._since is not None
 
     @property
-    def empty(self) -> bool:
-        """Whether all that came in has been checked and has left."""
-        return not self._held and not self.unchecked and not self._reading
+    def settled(self) -> bool:
+        """Whether all that came in has been checked."""
+        return self._since is None and not self._reading
 
     @property
     def released(self) -> int:
@@ -120,12 +123,12 @@ class Gate:
         )
 
     @property
-    def deadline(self) -> float | None:
-        """When to look again at the latest, if nothing comes in until then."""
+    def deadline(self) -> float:
+        """When to look again at the latest, if nothing comes in until then; infinite where nothing waits."""
         times = [self._patience(text) for text in self._texts.values() if self._blocks(text)]
         if self._since is not None and not self._reading:
             times.append(self._since + self._settings.release_after)
-        return min(times, default=None)
+        return min(times, default=math.inf)
 
     def take(self) -> tuple[Part, ...]:
         """What a check must read: for every channel with unchecked text, the tail of what was cleared and the new
@@ -159,17 +162,18 @@ class Gate:
         self._opened = True
         self._window = self._next_window(risk)
 
-    def end(self) -> None:
-        """Nothing more will be pushed: no run can grow any longer."""
+    def end(self, *, torn: bool) -> None:
+        """Nothing more will be pushed: no run can grow any longer. `torn`: the answer is not complete, so a run at its
+        end may be half a number, and never leaves."""
         self._ended = True
+        self._torn = torn
 
     def release(self, now: float) -> list[Free]:
         """The events that may leave, oldest first. What adds no text waits for the first check with the rest, so that
         until then everything can still be answered differently."""
         free = self._leaving(now)
-        stuck = self._ended or (self.full and not self._reading and not self.unchecked)
         for text in self._texts.values():
-            if self._blocks(text, stuck) and (stuck or now >= self._patience(text)):
+            if self._blocks(text) and (self._stuck or now >= self._patience(text)):
                 text.clear_to(text.checked, self._settings.overlap)
         return free + self._leaving(now)
 
@@ -187,10 +191,15 @@ class Gate:
             self._texts[key] = ChannelText(delta.channel, delta.kind, unreadable, self._label)
         return self._texts[key]
 
-    def _blocks(self, text: ChannelText, even_alone: bool = False) -> bool:
+    @property
+    def _stuck(self) -> bool:
+        """Whether nothing but letting go can move anything: there is no more to come, or no room for it."""
+        return (self._ended or self.full) and self.settled and not self._torn
+
+    def _blocks(self, text: ChannelText) -> bool:
         """Whether all of a channel is checked and only its run is held back, with another channel's text behind it. One
         that stands alone keeps its run for as long as it takes: it may always go on."""
-        return text.cleared < text.checked == text.length and (even_alone or text is not self._newest)
+        return text.cleared < text.checked == text.length and (self._stuck or text not in self._newest)
 
     def _patience(self, text: ChannelText) -> float:
         """When a run that others wait for is let go."""
@@ -206,8 +215,8 @@ class Gate:
 
     def _may_leave(self, held: "_Held") -> bool:
         if self._settings.mode is StreamMode.ASYNC:
-            return True
-        if not (self._opened or self._ended or self.full):
+            return bool(held.pieces) or self.settled
+        if not (self._opened or self._stuck):
             return False
         return all(piece.end <= piece.text.cleared for piece in held.pieces)
 

@@ -98,8 +98,10 @@ class Tally:
             if len(self._failures) < _MOST_FAILURES:
                 self._failures[failure] = None
 
-    def saw(self, event: Event) -> None:
-        """An event from the upstream: the last usage it gives is what the answer cost."""
+    def saw(self, event: Event, after: float) -> None:
+        """An event from the upstream, so many seconds after it was asked: the last usage it gives is what the answer
+        cost."""
+        self.seconds.setdefault("first_event", after)
         usage = event.data.get("usage") if event.data else None
         if isinstance(usage, Mapping):
             self._usage_now = usage

@@ -1,6 +1,7 @@
 """A guarded stream: the ASGI response that relays an upstream's events through the gate."""
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,7 @@ class _Relay:
         self._bell = Bell()
         self._inbox = Inbox(self._bell)
         self._reading = anyio.CancelScope()
+        self._listening: float | None = None
         self._began = anyio.current_time()
         self._sent = 0
         self._parts: tuple[Part, ...] = ()
@@ -197,6 +199,10 @@ class _Relay:
             judgement, self._judgement = self._judgement, None
             if ending := self._act(judgement, may_ask_again):
                 return ending
+        if now >= self._silence_ends:
+            self._reading.cancel()
+            silence = f"The model's provider was silent for {self._settings.idle_timeout:g} seconds."
+            self._inbox.end(UpstreamTimeout(silence))
         self._take_in(now)
         await self._pass_on(self._gate.release(now))
         if self._caller.gone:
@@ -204,7 +210,7 @@ class _Relay:
         if self._gate.due(now):
             self._parts = self._gate.take()
             tasks.start_soon(self._check, self._parts)
-        elif self._inbox.ended and not self._inbox and self._gate.empty:
+        elif self._inbox.ended and not self._inbox and self._gate.settled:
             return self._end()
         if not self._inbox or self._gate.full:
             await self._wait(deadline)
@@ -212,22 +218,28 @@ class _Relay:
 
     async def _wait(self, deadline: float) -> None:
         alive = self._caller.wrote_at + KEEP_ALIVE_AFTER
-        await self._bell.wait(min(time for time in (deadline, alive, self._gate.deadline) if time is not None))
+        await self._bell.wait(min(deadline, alive, self._gate.deadline, self._silence_ends))
         if anyio.current_time() >= alive:
             await self._caller.write(KEEP_ALIVE)
+
+    @property
+    def _silence_ends(self) -> float:
+        """When the upstream has been silent for too long. What waits for room in the inbox is no silence."""
+        waiting = self._listening is not None and not self._inbox.ended
+        return (self._listening or 0.0) + self._settings.idle_timeout if waiting else math.inf
 
     def _take_in(self, now: float) -> None:
         """What has come in goes into the gate, as far as there is room: the rest waits, and the upstream with it."""
         while self._inbox and not self._gate.full:
             event, size = self._inbox.take()
-            self._tally.saw(event)
+            self._tally.saw(event, now - self._began)
             try:
                 self._gate.push(event, self._stream.read(event), now, size)
             except UpstreamError as exc:
                 self._reading.cancel()
                 self._inbox.end(exc, discard=True)
         if self._inbox.ended and not self._inbox:
-            self._gate.end()
+            self._gate.end(torn=not self._complete)
 
     async def _pass_on(self, events: Sequence[Free]) -> None:
         if not events:
@@ -247,22 +259,18 @@ class _Relay:
                 await self._read_all()
             except UpstreamError as exc:
                 error = exc
-            except TimeoutError:
-                error = UpstreamTimeout(f"The model's provider was silent for {self._settings.idle_timeout:g} seconds.")
         self._inbox.end(error)
 
     async def _read_all(self) -> None:
         """The upstream's events, up to and with its closing one: what comes behind that, no caller would see."""
         async with self._terms.upstream.stream(self._terms.dialect.path, self._body) as events:
-            while True:
-                with anyio.fail_after(self._settings.idle_timeout):
-                    event = await anext(events, None)
-                if event is None:
-                    return
-                self._tally.seconds.setdefault("first_event", anyio.current_time() - self._began)
+            self._listening = anyio.current_time()
+            async for event in events:
+                self._listening = None
                 await self._inbox.put(event)
                 if event.data is None:
                     return
+                self._listening = anyio.current_time()
 
     async def _check(self, parts: tuple[Part, ...]) -> None:
         try:
@@ -326,9 +334,14 @@ class _Relay:
 
     def _end(self) -> _Ending:
         """All that came in has been judged and has left."""
-        if self._stream.finished or self._inbox.closed:
+        if self._complete:
             return _Ending(Ended.COMPLETE, self._stream.close())
         return self._failed(self._inbox.error or UpstreamError("The model's provider stopped in the middle."))
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the answer is whole, by its own words or by the upstream's closing event."""
+        return self._stream.finished or self._inbox.closed
 
     def _failed(self, error: UpstreamError) -> _Ending:
         ended = Ended.TIMEOUT if isinstance(error, UpstreamTimeout) else Ended.UPSTREAM_FAILED

@@ -1,0 +1,294 @@
+"""A second, naive opinion on what a caller may have seen: it has the whole text, and no idea how the gate works."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.ends import INBOX_BYTES, INBOX_EVENTS
+from gateway.judge import Judgement
+from gateway.outcome import Ended, StreamOutcome
+from gateway.policy import Action, Policy, Reason, Rewrite
+from gateway.rewriters import mask_label
+from gateway.streaming import KEEP_ALIVE_AFTER
+from guard_runtime.conversation import Part
+from tests.simulation.world import BAD, MARKS, PRIVATE, SAFE, Fault, World
+
+MAX_RUN = 256
+SLICE = 1024
+JUDGE_DEADLINE = 5.0
+LANGUAGE = "zh"
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+def require(truth: bool, what: str) -> None:
+    if not truth:
+        raise Violation(what)
+
+
+def masked(text: str) -> str:
+    """The whole text with every private thing in it replaced."""
+    return PRIVATE.sub(lambda found: mask_label(str(found.lastgroup), LANGUAGE), text)
+
+
+def last_mark(text: str) -> int:
+    """The last of a text's unique characters, as a number; -1 where it has none."""
+    return next((ord(c) for c in reversed(text) if ord(c) in MARKS), -1)
+
+
+class Oracle:
+    """Is told everything that happens, as it happens, and complains at once."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.attempt = 0
+        self.now = 0.0
+        self.heard: dict[tuple[Any, ...], str] = {}
+        self.delivered = 0
+        self.characters = 0
+        self.ending: list[Any] = []
+        self.body = b""
+        self.started = False
+        self.status = 0
+        self.finished = False
+        self.wrote_at = 0.0
+        self.outcomes: list[StreamOutcome] = []
+        self.closed_at: float | None = None
+        self.left_at: float | None = None
+        self.outage = False
+        self._cleared: dict[tuple[Any, ...], int] = {}
+        self._readable: set[tuple[Any, ...]] = set()
+        self._allowed_unreadable = 0
+        self._stopped = False
+        self._biggest = 0
+        self._sent: list[tuple[float, bytes]] = []
+        self._delivered_bytes = 0
+        self._emitted_bytes = 0
+
+    # What the actors tell
+
+    def asked(self, attempt: int) -> None:
+        require(attempt == 1 or not self.heard, "asked again after text had left")
+        self.attempt = attempt - 1
+        self.delivered = self.characters = 0
+        self._sent, self._cleared = [], {}
+        self._delivered_bytes = self._emitted_bytes = 0
+        self._stopped = False
+
+    def sent(self, event: Any) -> None:
+        wire = orjson.dumps(event.data)
+        self._sent.append((self.now, wire))
+        self._emitted_bytes += len(wire)
+        self._biggest = biggest = max(self._biggest, len(wire))
+        if self.world.hold:
+            cap = self.world.policy.stream.max_held + max(INBOX_BYTES, biggest) + 4 * biggest
+            backlog = self._emitted_bytes - self._delivered_bytes
+            require(backlog <= cap, f"{backlog} bytes are held, more than {cap}")
+            waiting = len(self._sent) - self.delivered
+            room = self.world.policy.stream.max_held // 60 + INBOX_EVENTS + 4
+            require(waiting <= room, f"{waiting} events are held, more than {room}")
+
+    def judged(self, policy: Policy, parts: Sequence[Part], judgement: Judgement) -> None:
+        """One check is over. From here on its text may leave if it was let through."""
+        require(policy is self.world.policy, "a check under another policy")
+        decision = judgement.decision
+        settings = self.world.policy.stream
+        for part in parts:
+            bound = 4 * settings.overlap + 3 * MAX_RUN + 4 * SLICE
+            require(len(part.text or "") <= bound, "a check reads more than the tail and the new text")
+        masks = all(d.rewrite is Rewrite.MASK for d in judgement.decisions if d.action is Action.REWRITE)
+        let_through = decision.action <= Action.LOG or (decision.action is Action.REWRITE and masks and self.world.hold)
+        if not let_through:
+            self._stopped = True
+            self.outage = self.outage or decision.reason is Reason.GUARD_FAILURE
+            return
+        for part in parts:
+            if part.text is None:
+                self._readable.add(part.path)
+            else:
+                self._cleared[part.path] = max(self._cleared.get(part.path, -1), last_mark(part.text))
+
+    def got(self, message: Mapping[str, Any]) -> None:
+        """Bytes have reached the caller."""
+        require(not self.finished, "something was sent after the end")
+        if self.started:
+            gap = self.now - self.wrote_at
+            require(gap <= KEEP_ALIVE_AFTER + 2.0, f"{gap:g} s without a byte")
+        self.wrote_at = self.now
+        if message["type"] == "http.response.start":
+            require(not self.started, "started twice")
+            self.started, self.status = True, message["status"]
+            return
+        self.finished = not message.get("more_body", False)
+        if self.status != 200:
+            require(not self.heard, "an error status after text")
+            return
+        for frame in message["body"].decode().split("\n\n"):
+            if frame and not frame.startswith(":"):
+                self._event(frame.removeprefix("data: "))
+
+    def _event(self, frame: str) -> None:
+        data = None if frame == "[DONE]" else orjson.loads(frame)
+        expected = self._sent[self.delivered] if self.delivered < len(self._sent) else None
+        own = SAFE in frame
+        if not self.ending and not own and expected is not None and _bare(data) == _bare(orjson.loads(expected[1])):
+            self._relayed(data, expected)
+            return
+        require(not self.ending or self.ending[-1] is not None, "something follows [DONE]")
+        self.ending.append(data)
+        require(last_mark(frame) < 0, "the ending holds text of the model")
+        require(BAD not in frame, "the ending repeats the matched text")
+
+    def _relayed(self, data: Any, expected: tuple[float, bytes]) -> None:
+        at, wire = expected
+        self.delivered += 1
+        self._delivered_bytes += len(wire)
+        raw = dict(_texts(orjson.loads(wire)))
+        self.characters += sum(map(len, raw.values()))
+        require(b"weird" not in wire or self._readable or not self.world.hold, "an unreadable field left unanswered")
+        for channel, text in _texts(data):
+            self.heard[channel] = self.heard.get(channel, "") + text
+            self._channel(channel, text, raw[channel])
+        self._timely(raw, at)
+
+    def _channel(self, channel: tuple[Any, ...], text: str, raw: str) -> None:
+        world, heard = self.world, self.heard[channel]
+        whole = world.texts[self.attempt][channel]
+        if not (world.masks and world.hold):
+            require(text == raw, "an event was altered that was not to be edited")
+            require(whole.startswith(heard), "the caller's text is no prefix of the model's")
+        elif world.one_channel:
+            require(masked(whole).startswith(heard), "a mask is torn, or later text is harmed")
+        else:
+            require(PRIVATE.search(heard) is None or masked(whole) == whole, "something private left whole")
+        if world.hold:
+            require(last_mark(heard) <= self._cleared.get(channel, -1), "text has left that no check has cleared")
+            require(bool(heard) is False or bool(self._cleared), "text has left before any check")
+            if world.policy.response.on_guard_failure is Action.BLOCK:
+                require(BAD not in heard, "the bad word has left whole")
+
+    def _timely(self, raw: Mapping[tuple[Any, ...], str], at: float) -> None:
+        """In a calm world with one channel, nothing waits longer than the release time and two checks."""
+        world = self.world
+        if world.faults or not world.one_channel or not world.hold or any(not _plain(text) for text in raw.values()):
+            return
+        if raw and max(map(len, raw.values())) < 200:
+            most = world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
+            require(self.now - at <= most, f"{self.now - at:g} s held, more than {most:g}")
+
+    # At the end
+
+    def over(self, open_upstreams: int, queued: int, tasks: int) -> None:
+        """Everything has come to rest."""
+        require(len(self.outcomes) == 1, f"{len(self.outcomes)} records of one stream")
+        outcome = self.outcomes[0]
+        require(open_upstreams == 0, "the upstream is still open")
+        require(queued == 0, "passages still wait for the guard")
+        require(tasks == 0, "tasks are left behind")
+        require(self.now <= self._longest(), f"it took {self.now:g} s")
+        self._counted(outcome)
+        here = self.left_at is None and Fault.CALLER_STOPS_READING not in self.world.faults
+        if here:
+            self._ended_lawfully(outcome)
+            require(outcome.ended is not Ended.CLIENT_LEFT, "the caller did not leave")
+        elif self.left_at is not None and self.closed_at is not None:
+            late = self.closed_at - self.left_at
+            require(late <= 1.0, f"the upstream was closed {late:g} s after the caller left")
+
+    def _counted(self, outcome: StreamOutcome) -> None:
+        world = self.world
+        if world.hold:
+            require(outcome.unguarded == 0, "characters have left unguarded")
+            require(outcome.released <= outcome.cleared, "more was released than cleared")
+            if outcome.attempts == 1:
+                require(outcome.released == self.characters, "the record and the caller count differently")
+        if self.outage:
+            require(outcome.ended in (Ended.GUARD_UNAVAILABLE, Ended.CLIENT_LEFT), "an outage ended as something else")
+        elif self._stopped:
+            stopped = (Ended.BLOCKED, Ended.REWRITTEN, Ended.CLIENT_LEFT, Ended.TIMEOUT, Ended.FAILED)
+            require(outcome.ended in stopped, f"a stop ended as {outcome.ended}")
+        settings = world.policy.stream
+        tokens = 2 + sum(len(text) for texts in world.texts for text in texts.values())
+        checks = outcome.attempts * (3 + self.now / settings.release_after) + tokens / max(1, settings.first_window)
+        require(outcome.checks <= checks + tokens / 8, f"{outcome.checks} checks")
+        most = tokens + outcome.checks * (4 * settings.overlap + MAX_RUN) * 4
+        require(outcome.judged <= most, "text is judged again and again")
+
+    def _ended_lawfully(self, outcome: StreamOutcome) -> None:
+        require(self.finished, "the response was never finished")
+        if self.status != 200:
+            require(outcome.error is not None and outcome.error.status == self.status, "another status than recorded")
+            require(self.status in (502, 503, 504), f"status {self.status}")
+            return
+        last = self.ending[-1] if self.ending else None
+        done = self.delivered and self._sent[self.delivered - 1][1] == b"null"
+        require(last is None and (bool(self.ending) or bool(done)), "no [DONE] at the end")
+        said = orjson.dumps(self.ending).decode()
+        match outcome.ended:
+            case Ended.COMPLETE:
+                self._complete()
+            case Ended.BLOCKED:
+                require("content_filter" in said or not self._open, "a block that does not say so")
+            case Ended.REWRITTEN:
+                require(SAFE in said or not self._open, "no safe message")
+            case Ended.GUARD_UNAVAILABLE:
+                require("guard_unavailable" in said, "an outage that does not say so")
+            case Ended.UPSTREAM_FAILED | Ended.TIMEOUT | Ended.FAILED:
+                require('"error"' in said, "a failure that does not say so")
+            case _:
+                raise Violation(f"ended as {outcome.ended} with the caller still there")
+
+    @property
+    def _open(self) -> bool:
+        """Whether the caller has seen a choice that has not finished."""
+        choices = {channel[0] for channel in self.world.texts[self.attempt]}
+        for _, wire in self._sent[: self.delivered]:
+            for choice in (orjson.loads(wire) or {}).get("choices", ()):
+                choices -= {choice["index"]} if choice["finish_reason"] else set()
+        return bool(choices)
+
+    def _complete(self) -> None:
+        world = self.world
+        require(self.delivered == len(self._sent), "complete, and not all of it was delivered")
+        require(not [event for event in self.ending if event is not None], "complete, and something was added")
+        for channel, whole in world.texts[self.attempt].items():
+            heard = self.heard.get(channel, "")
+            if not (world.masks and world.hold):
+                require(heard == whole, "complete, and not the whole text")
+            elif world.one_channel:
+                require(heard == masked(whole), "complete, and not the whole text masked")
+
+    def _longest(self) -> float:
+        settings = self.world.policy.stream
+        return settings.timeout + 2 * settings.idle_timeout + JUDGE_DEADLINE + 14.0
+
+
+def _texts(data: Any) -> list[tuple[tuple[Any, ...], str]]:
+    """The text in an event, by channel."""
+    found: list[tuple[tuple[Any, ...], str]] = []
+    for choice in (data or {}).get("choices", ()):
+        delta = choice["delta"]
+        for field in ("content", "reasoning_content"):
+            if delta.get(field):
+                found.append(((choice["index"], field), delta[field]))
+        for call in delta.get("tool_calls", ()):
+            found.append(((choice["index"], "tool_calls", call["index"], "arguments"), call["function"]["arguments"]))
+    return found
+
+
+def _bare(data: Any) -> Any:
+    """An event without its text."""
+    if isinstance(data, dict):
+        return {
+            key: "" if key in ("content", "reasoning_content", "arguments") else _bare(v) for key, v in data.items()
+        }
+    if isinstance(data, list):
+        return [_bare(value) for value in data]
+    return data
+
+
+def _plain(text: str) -> bool:
+    return all(ord(c) in MARKS or c in "。，\n！" for c in text)
