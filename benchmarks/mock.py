@@ -1,6 +1,7 @@
 """The cheapest upstream there can be: one fixed chat completion for every request, written from a buffer."""
 
 import asyncio
+from typing import cast
 
 BODY = (
     b'{"id":"chatcmpl-mock","object":"chat.completion","created":0,"model":"m","choices":[{"index":0,"message":'
@@ -14,8 +15,7 @@ class Mock(asyncio.Protocol):
     """Answers once the whole request, by its content-length, has come in."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._buffer = b""
 
     def data_received(self, data: bytes) -> None:

@@ -10,22 +10,24 @@ import json
 import multiprocessing
 import os
 import platform
-import secrets
 import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
+from tokenizers import Tokenizer
 
 from benchmarks import mock
 from benchmarks.load import Load, load
@@ -38,20 +40,18 @@ from gateway.server import serve_config
 from gateway.sinks import LogSink
 from gateway.tenants import Tenant, Tenants, hashed
 from guard_runtime.artefact import Artefact
-from guard_runtime.conversation import Direction
-from guard_runtime.guard import Guard, Passage
-from guard_runtime.guards.classifier import Classifier
-from guard_runtime.reader import load_classifier
+from guard_runtime.loading import load_classifier
+from guard_runtime.session import Session
 from guard_runtime.verdict import CATEGORIES
 
 MODEL = Path(__file__).parent.parent / "guard_runtime" / "models" / "libra-mini"
-KEY = "lg-" + secrets.token_urlsafe(32)
+KEY = "lg-" + "benchmark" * 5  # of this run on loopback alone
 PEPPER = b"benchmark"
 CONNECTIONS = (1, 16)
 WORDS = (
     "Could you please tell me what the weather will be like in {city} during the coming week, number {n}, whether I "
-    "should take an umbrella with me, and which warm clothes would be sensible to pack for a family of four who want to spend "
-    "most of their days walking slowly through parks, museums and old streets?"
+    "should take an umbrella with me, and which warm clothes would be sensible to pack for a family of four who want "
+    "to spend most of their days walking slowly through parks, museums and old streets?"
 )
 CITIES = ("Chengdu", "Vienna", "Oslo", "Nairobi", "Lima", "Xi'an", "Porto", "Kyoto")
 
@@ -95,14 +95,13 @@ def serve_bare(port: int, upstream: int) -> None:
 def serve_gateway(port: int, upstream: int, *, guarded: bool) -> None:
     rules = DirectionPolicy({category: (Rule("balanced", Action.LOG),) for category in CATEGORIES})
     tenant = Tenant("bench", Policy("bench", "bench", prompt=rules, response=rules), frozenset({"m"}))
-    guards: tuple[Guard, ...] = (load_classifier(MODEL),) if guarded else ()
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the records are written, and go nowhere
     gateway = Gateway(
-        judge=Judge(guards),
+        judge=Judge([load_classifier(MODEL)] if guarded else []),
         tenants=Tenants({hashed(KEY, PEPPER): tenant}, PEPPER),
         routes={"m": Route(OpenAICompatible("mock", Endpoint(f"http://127.0.0.1:{upstream}/v1")), "m")},
         sinks=(LogSink(),),
     )
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the records are written, and go nowhere
     uvicorn.Server(serve_config(create_app(gateway), host="127.0.0.1", port=port)).run()
 
 
@@ -123,17 +122,23 @@ SERVERS: dict[str, Callable[[int, int], None]] = {
 
 
 def bare_guard_ms(runs: int = 200) -> float:
-    """The median of `session.run` alone on the inputs one request costs: its prompt, and the answer in its context."""
-    classifier = Classifier(Artefact.load(MODEL))
+    """The median of `session.run` alone on the inputs one request costs: its prompt, and the answer in its context
+    (docs/artefact.md says how they are laid out)."""
+    artefact = Artefact.load(MODEL)
+    tokenizer = Tokenizer.from_buffer(artefact.tokenizer)
+    session = Session(artefact.model)
+    start, end = (tokenizer.token_to_id(token) for token in ("<s>", "</s>"))
     answer = json.loads(mock.BODY)["choices"][0]["message"]["content"]
+    said = tokenizer.encode(answer, add_special_tokens=False).ids
     times = []
     for number in range(runs):
-        asked = prompt(number)
-        passages = (Passage(Direction.PROMPT, asked), Passage(Direction.RESPONSE, answer, asked))
-        inputs = [each for passage in passages for each in classifier.inputs(passage)]
+        asked = tokenizer.encode(prompt(number), add_special_tokens=False).ids
+        context = asked[-(artefact.manifest.max_tokens // 3) :]
+        inputs = ([start, *asked, end], [start, *context, end, end, *said, end])
+        rows = [np.array([ids], dtype=np.int64) for ids in inputs]
         started = time.perf_counter()
-        for ids, mask in inputs:
-            classifier.session.run(ids, mask)
+        for row in rows:
+            session.run(row, np.ones_like(row))
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1000
 
@@ -187,19 +192,32 @@ def measured(rounds: int, seconds: float) -> dict[tuple[str, int], list[Load]]:
     return found
 
 
-def rows_of(found: dict[tuple[str, int], list[Load]]) -> list[dict[str, object]]:
-    return [
-        {
-            "name": name,
-            "connections": connections,
-            "rps": round(statistics.median(run.rps for run in runs), 1),
-            "p50_ms": round(statistics.median(run.p50_ms for run in runs), 3),
-            "p99_ms": round(statistics.median(run.p99_ms for run in runs), 3),
-            "p50_spread_ms": [round(min(run.p50_ms for run in runs), 3), round(max(run.p50_ms for run in runs), 3)],
-            "failed": sum(run.failed for run in runs),
-        }
-        for (name, connections), runs in found.items()
-    ]
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: medians over the rounds, and the least and most of the medians."""
+
+    name: str
+    connections: int
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    p50_least_ms: float
+    p50_most_ms: float
+    failed: int
+
+    @classmethod
+    def of(cls, name: str, connections: int, runs: Sequence[Load]) -> "Row":
+        p50 = [run.p50_ms for run in runs]
+        return cls(
+            name,
+            connections,
+            rps=round(statistics.median(run.rps for run in runs), 1),
+            p50_ms=round(statistics.median(p50), 3),
+            p99_ms=round(statistics.median(run.p99_ms for run in runs), 3),
+            p50_least_ms=round(min(p50), 3),
+            p50_most_ms=round(max(p50), 3),
+            failed=sum(run.failed for run in runs),
+        )
 
 
 def main() -> None:
@@ -209,16 +227,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
     bare = bare_guard_ms()
-    rows = rows_of(measured(options.rounds, options.seconds))
+    found = measured(options.rounds, options.seconds)
+    rows = [Row.of(*key, runs) for key, runs in found.items()]
     print(f"{machine()}, {options.rounds} rounds of {options.seconds:g} s, {time.strftime('%Y-%m-%d')}")
     print(f"session.run alone, prompt and answer of one request: {bare:.2f} ms\n")
     print("| server | connections | requests/s | p50 ms (spread) | p99 ms |\n|---|---|---|---|---|")
     for row in rows:
-        spread = "-".join(map(str, row["p50_spread_ms"]))  # type: ignore[arg-type]
-        figures = (row["name"], row["connections"], row["rps"], f"{row['p50_ms']} ({spread})", row["p99_ms"])
-        print(f"| {' | '.join(map(str, figures))} |")
+        print(
+            f"| {row.name} | {row.connections} | {row.rps} | {row.p50_ms} ({row.p50_least_ms}-{row.p50_most_ms}) "
+            f"| {row.p99_ms} |"
+        )
+    if failed := sum(row.failed for row in rows):
+        raise SystemExit(f"{failed} requests were not answered with a 200: these figures say nothing")
     if options.json:
-        print(json.dumps({"machine": machine(), "bare_guard_ms": round(bare, 3), "rows": rows}))
+        print(json.dumps({"machine": machine(), "bare_guard_ms": round(bare, 3), "rows": list(map(asdict, rows))}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from operator import attrgetter
 
 import anyio
 import orjson
@@ -76,6 +78,7 @@ class _Desk:
         async with AsyncExitStack() as stack:
             for guard in self._gateway.judge.guards:
                 await stack.enter_async_context(guard.running())
+                self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
             for upstream in {id(route.upstream): route.upstream for route in self._gateway.routes.values()}.values():
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._gateway.version, self._gateway.judge.version)

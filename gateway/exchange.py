@@ -26,7 +26,7 @@ _LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 def new_id() -> str:
     """A request's id: 60 random bits in letters that can be read out over the telephone, K7Q3-MD9F-2XWA."""
-    letters = "".join(secrets.choice(_LETTERS) for _ in range(12))
+    letters = "".join(_LETTERS[byte & 31] for byte in secrets.token_bytes(12))
     return "-".join((letters[:4], letters[4:8], letters[8:]))
 
 
@@ -182,7 +182,8 @@ class Gatekeeper:
             ledger.streamed(outcome)
             status = outcome.error.status if outcome.error is not None and not outcome.started else 200
             error = outcome.error.code if outcome.error is not None else None
-            self.record(exchange, ledger, outcome=_STREAMED[outcome.ended], status=status, error=error)
+            ended = Ended.REWRITTEN if outcome.masked and outcome.ended is Ended.COMPLETE else outcome.ended
+            self.record(exchange, ledger, outcome=_STREAMED[ended], status=status, error=error)
 
         def error(exc: GatewayError) -> Response:
             return self.reply(exchange, exchange.dialect.error(exc), exc.status, exc.headers, judgement)

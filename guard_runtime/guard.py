@@ -38,7 +38,11 @@ class Guard(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether a check can be answered at all; False once what runs it has died."""
+        """Whether a check can be answered now: what runs it is up, and does not hang."""
+
+    @property
+    def queued(self) -> int:
+        """Checks that wait."""
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when there is no verdict."""

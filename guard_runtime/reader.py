@@ -97,6 +97,14 @@ class Reader:
         )
         return Verdict(self.name, found.scores, found.spans, coverage)
 
+    @property
+    def alive(self) -> bool:
+        return self.batcher.ready
+
+    @property
+    def queued(self) -> int:
+        return self.batcher.queued
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Reader"]:
         async with self.batcher.running():

@@ -1,10 +1,11 @@
 """A model on ONNX Runtime. The only file that imports it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 
@@ -12,6 +13,27 @@ CPU = "CPUExecutionProvider"
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Graph:
+    """Named arrays in, named arrays out, on the provider asked for: see `Session` for what it raises."""
+
+    def __init__(self, model: bytes, *, providers: Sequence[str] = (CPU,), threads: int = 1) -> None:
+        self._session = _opened(model, providers, threads)
+        self.provider: str = self._session.get_providers()[0]
+        self.inputs: Mapping[str, str] = {node.name: node.type for node in self._session.get_inputs()}
+        self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Raises `GuardFailed` when the model does."""
+        try:
+            found = self._session.run(None, dict(inputs))
+        except Exception as exc:  # ONNX Runtime's exceptions share no base but Exception
+            raise GuardFailed(f"the model failed: {type(exc).__name__}") from exc
+        return dict(zip(self.outputs, found, strict=True))
 
 
 class Session:
@@ -24,21 +46,8 @@ class Session:
     """
 
     def __init__(self, model: bytes, *, providers: Sequence[str] = (CPU,), threads: int = 1) -> None:
-        if not providers or threads < 1:
-            raise ArtefactRefused(f"providers {list(providers)} with {threads} threads: name a provider and a thread")
-        missing = [name for name in providers if name not in ort.get_available_providers()]
-        if missing:
-            raise ArtefactRefused(
-                f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(ort.get_available_providers())}"
-            )
-        try:
-            self._session = ort.InferenceSession(model, _options(threads), providers=list(providers))
-        except Exception as exc:  # ONNX Runtime's exceptions share no other base
-            raise ArtefactRefused(f"the model cannot be loaded: {exc}") from exc
-        used = self._session.get_providers()
-        if used[0] != providers[0]:
-            raise ArtefactRefused(f"asked for {providers[0]}, ONNX Runtime fell back to {used[0]}")
-        self.provider = used[0]
+        self._session = _opened(model, providers, threads)
+        self.provider: str = self._session.get_providers()[0]
         self._check_shape()
 
     def run(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
@@ -61,6 +70,24 @@ class Session:
             raise ArtefactRefused(f"the model takes {sorted(inputs)}, not int64 input_ids and attention_mask")
         if outputs != {("logits", "tensor(float)")}:
             raise ArtefactRefused(f"the model gives {sorted(outputs)}, not float32 logits")
+
+
+def _opened(model: bytes, providers: Sequence[str], threads: int) -> ort.InferenceSession:
+    if not providers or threads < 1:
+        raise ArtefactRefused(f"providers {list(providers)} with {threads} threads: name a provider and a thread")
+    missing = [name for name in providers if name not in ort.get_available_providers()]
+    if missing:
+        raise ArtefactRefused(
+            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(ort.get_available_providers())}"
+        )
+    try:
+        session = ort.InferenceSession(model, _options(threads), providers=list(providers))
+    except Exception as exc:  # ONNX Runtime's exceptions share no other base
+        raise ArtefactRefused(f"the model cannot be loaded: {exc}") from exc
+    used = session.get_providers()
+    if used[0] != providers[0]:
+        raise ArtefactRefused(f"asked for {providers[0]}, ONNX Runtime fell back to {used[0]}")
+    return session
 
 
 def _options(threads: int) -> ort.SessionOptions:

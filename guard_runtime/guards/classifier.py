@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer  # type: ignore[import-untyped]
+from tokenizers import Encoding, Tokenizer
 
 from guard_runtime.artefact import Artefact, self_test
 from guard_runtime.conversation import Direction

@@ -19,6 +19,7 @@ class ScriptedGuard:
         self.version = "1"
         self.operating_points: OperatingPoints = {}
         self.alive = True
+        self.queued = 0
         self.seen: list[str] = []
         self._script = script
 
