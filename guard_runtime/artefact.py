@@ -24,6 +24,7 @@ class Artefact:
     digest: str
     model: bytes
     tokenizer: bytes
+    head: bytes | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Artefact":
@@ -32,9 +33,10 @@ class Artefact:
         manifest = parsed(manifest_bytes, str(folder / MANIFEST))
         _refuse_unlisted(folder, manifest)
         files = {name: _checked(folder / name, digest) for name, digest in manifest.files.items()}
-        _refuse_external_data(folder / "model.onnx", files["model.onnx"])
+        for name in sorted(name for name in files if name.endswith(".onnx")):
+            _refuse_external_data(folder / name, files[name])
         digest = hashlib.sha256(manifest_bytes).hexdigest()
-        return cls(manifest, digest, files["model.onnx"], files["tokenizer.json"])
+        return cls(manifest, digest, files["model.onnx"], files["tokenizer.json"], files.get("head.onnx"))
 
 
 def self_test(manifest: Manifest, model: Model) -> float:

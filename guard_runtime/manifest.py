@@ -23,7 +23,7 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made"})
+OPTIONAL = frozenset({"made", "generative"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -71,6 +71,7 @@ class Manifest:
     operating_points: OperatingPoints
     golden: tuple[Golden, ...]
     golden_tolerance: float
+    generative: Mapping[str, Any] | None = None
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -148,6 +149,7 @@ class _Mistakes:
             operating_points=read[1],
             golden=read[2],
             golden_tolerance=float(c["golden_tolerance"]),
+            generative=c.get("generative"),
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
@@ -160,16 +162,27 @@ class _Mistakes:
         self._unless(c["format"] == FORMAT and not isinstance(c["format"], bool), f"format must be {FORMAT}")
         self._unless(_is_like(_NAME)(c["name"]), "name must be lower-case letters, digits, dots and dashes")
         self._unless(_is_like(_VERSION)(c["version"]), "version must be a semantic version such as 0.1.0")
-        self._unless(c["family"] == "classifier", "family must be classifier")
+        self._family()
         self._unless(isinstance(c["precision"], str) and bool(c["precision"]), "precision must be a word such as int8")
         self._unless(_is_count(c["opset"]), "opset must be a whole number")
-        self._unless(c["labels"] == list(LABELS), f"labels must be, in this order: {', '.join(LABELS)}")
         self._unless("made" not in c or _is_like(_DAY)(c["made"]), "made must be a day such as 2026-11-21")
         tokens = c["max_tokens"]
         fine = _is_count(tokens) and MIN_TOKENS <= tokens <= MAX_TOKENS
         self._unless(fine, f"max_tokens must be a whole number from {MIN_TOKENS} to {MAX_TOKENS}")
         tolerance = c["golden_tolerance"]
         self._unless(_is_share(tolerance) and 0 < tolerance <= 0.2, "golden_tolerance must be above 0 and at most 0.2")
+
+    def _family(self) -> None:
+        """A generative guard says in a section of its own how it is asked, and its labels are its answers."""
+        family, labels = self._content["family"], self._content["labels"]
+        if "generative" not in self._content:
+            self._unless(family == "classifier", "family must be classifier")
+            self._unless(labels == list(LABELS), f"labels must be, in this order: {', '.join(LABELS)}")
+            return
+        fine = isinstance(self._content["generative"], dict) and _is_like(_NAME)(family) and family != "classifier"
+        self._unless(fine, "generative must be an object, and family one of the generative families")
+        words = isinstance(labels, list) and len(labels) > 1 and all(isinstance(word, str) for word in labels)
+        self._unless(words, "labels must list the guard's answers")
 
     def _files(self) -> None:
         files = self._content["files"]
