@@ -4,24 +4,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.dialects.chat_stream import (
-    ANSWER_KNOWN,
-    ANSWER_NAMES,
-    CHOICE_KNOWN,
-    CHOICE_NAMES,
-    ChatStream,
-    is_index,
-    logprobs_text,
-)
+from gateway.dialects.chat_stream import CHOICE_KNOWN, ChatDelta, logprobs_text
+from gateway.dialects.choice_stream import ChoiceStream
+from gateway.dialects.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
 from gateway.dialects.dialect import Choice, Json, Refusal
 from gateway.dialects.fields import (
-    added,
     arguments,
     dotted,
     items,
     joined,
     mapping,
-    only_names,
     refuse_unknown,
     require_names,
     strangers,
@@ -29,7 +21,7 @@ from gateway.dialects.fields import (
 )
 from gateway.dialects.openai_errors import blocked_body, error_body
 from gateway.dialects.options import Options
-from gateway.errors import BadRequest, GatewayError, UpstreamError
+from gateway.errors import BadRequest, GatewayError
 from gateway.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
@@ -122,15 +114,7 @@ class Chat:
         return Conversation((Turn(Role.SYSTEM, options), *turns) if options else tuple(turns))
 
     def read_answer(self, answer: Json) -> tuple[Choice, ...]:
-        """What stands beside the choices (citations, a provider's name) belongs to the first of them."""
-        if not isinstance(answer, Mapping) or not isinstance(answer.get("choices"), list) or not answer["choices"]:
-            raise UpstreamError("The model's provider sent an answer without choices.")
-        try:
-            beside = tuple(_beside(answer))
-            parts = [tuple(_answer_parts(choice, path)) for choice, path in items(answer["choices"], ("choices",))]
-        except BadRequest as exc:
-            raise UpstreamError(f"The model's provider sent an answer that is not a chat completion: {exc}") from exc
-        return tuple(Choice(i, (*beside, *found) if i == 0 else found) for i, found in enumerate(parts))
+        return read_choices(answer, _answer_parts)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
@@ -141,25 +125,19 @@ class Chat:
             "object": "chat.completion",
             "created": refusal.created,
             "model": body["model"],
-            "choices": [_refused_choice(body, 0, refusal, finish="stop")],
-            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+            "choices": [{"index": 0, **_refused_choice(body, refusal, finish="stop")}],
+            "usage": NO_USAGE,
         }
 
     def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
-        """What stands beside the choices goes with the one that is refused, but for the answer's stamp."""
-        choices = list(answer["choices"])
         finish = "content_filter" if refusal.decision.action is Action.BLOCK else "stop"
-        choices[position] = _refused_choice(body, choices[position].get("index", position), refusal, finish=finish)
-        stamp = {key: value for key, value in answer.items() if key in ANSWER_NAMES and only_names(value)}
-        return {**stamp, "choices": choices}
+        return with_refused(answer, position, _refused_choice(body, refusal, finish=finish))
 
     def instructed(self, body: Json, instruction: str) -> Json:
         return {**body, "n": 1, "messages": [*body["messages"], {"role": "system", "content": instruction}]}
 
     def with_choice(self, answer: Json, position: int, other: Json) -> Json:
-        choices = list(answer["choices"])
-        choices[position] = {**other["choices"][0], "index": choices[position].get("index", position)}
-        return {**answer, "choices": choices, "usage": added(answer.get("usage"), other.get("usage"))}
+        return with_choice(answer, position, other)
 
     def error(self, error: GatewayError) -> Json:
         return error_body(error)
@@ -167,17 +145,21 @@ class Chat:
     def streams(self, body: Json) -> bool:
         return body.get("stream") is True
 
-    def stream(self, body: Json) -> ChatStream:
-        usage = (body.get("stream_options") or {}).get("include_usage") is True
-        return ChatStream(body["model"], int(body.get("n") or 1), usage, structured=_structured(body))
+    def stream(self, body: Json) -> ChoiceStream:
+        return ChoiceStream(
+            ChatDelta(structured=_structured(body)),
+            {"id": "chatcmpl-", "object": "chat.completion.chunk", "created": 0, "model": body["model"]},
+            expected=int(body.get("n") or 1),
+            usage=(body.get("stream_options") or {}).get("include_usage") is True,
+        )
 
 
-def _refused_choice(body: Json, index: int, refusal: Refusal, *, finish: str) -> Json:
+def _refused_choice(body: Json, refusal: Refusal, *, finish: str) -> Json:
     """A safe message stands in the answer's place; a block, and what a structured-output caller gets, is a refusal."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal.text}
     if refusal.decision.action is Action.REWRITE and not _structured(body):
         message = {"role": "assistant", "content": refusal.text, "refusal": None}
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
+    return {"message": message, "logprobs": None, "finish_reason": finish}
 
 
 def _structured(body: Json) -> bool:
@@ -284,21 +266,11 @@ def _call(call: object, path: Path) -> Iterator[Part]:
         yield from arguments(call["arguments"], (*path, "arguments"))
 
 
-def _beside(answer: Json) -> Iterator[Part]:
-    for name in ANSWER_KNOWN - {"choices"}:
-        yield from joined(answer.get(name), (name,), Kind.TEXT)
-    yield from strangers(answer, (), ANSWER_KNOWN, ANSWER_NAMES)
-
-
 def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
     at = (*path, "message")
     message = mapping(choice.get("message"), at)
-    if not is_index(choice.get("index", 0)):
-        raise BadRequest(f"{dotted(path)} has no index", param=dotted(path))
     yield from strangers(message, at, MESSAGE_KNOWN, MESSAGE_NAMES)
-    known = {key: value for key, value in message.items() if key in MESSAGE_KNOWN}
-    yield from _message_parts(known, at)
-    said = logprobs_text(choice.get("logprobs"))
-    yield from joined(said, (*path, "logprobs"), Kind.TEXT)
+    yield from _message_parts({key: value for key, value in message.items() if key in MESSAGE_KNOWN}, at)
+    yield from joined(logprobs_text(choice.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
     yield from joined(choice.get("stop_reason"), (*path, "stop_reason"), Kind.TEXT)
-    yield from strangers(choice, path, CHOICE_KNOWN | {"message"}, CHOICE_NAMES)
+    yield from strangers(choice, path, CHOICE_KNOWN - {"delta"}, CHOICE_NAMES)

@@ -10,7 +10,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.dialects.chat import Chat
-from gateway.dialects.chat_stream import ChatStream
+from gateway.dialects.choice_stream import ChoiceStream
 from gateway.dialects.dialect import Event
 from gateway.errors import UpstreamError
 from guard_runtime.conversation import Kind, Role
@@ -22,7 +22,7 @@ STRUCTURED = {**BODY, "response_format": {"type": "json_object"}}
 CONTENT = (0, "content")
 
 
-def stream(n: int = 1, *, usage: bool = False, sent: Sequence[Event] = ()) -> ChatStream:
+def stream(n: int = 1, *, usage: bool = False, sent: Sequence[Event] = ()) -> ChoiceStream:
     body = {**BODY, "stream": True, "n": n, "stream_options": {"include_usage": usage}}
     made = Chat().stream(body)
     for event in sent:
@@ -188,7 +188,7 @@ def test_a_second_finish_reason_opens_nothing() -> None:
         {"choices": ["x"]},
         {"choices": [{"delta": {}}]},
         {"choices": [{"index": True, "delta": {}}]},
-        {"choices": [{"index": 128, "delta": {}}]},
+        {"choices": [{"index": 2048, "delta": {}}]},
         {"choices": [{"index": 0, "delta": "x"}]},
         {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 0, "delta": {"content": "b"}}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": {}}}]},

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.chat import Chat
+from gateway.dialects.completions import Completions
 from gateway.dialects.dialect import Dialect, Event
 from gateway.errors import BadRequest, UpstreamError
 from gateway.strict_json import NotStrict, decode
 from guard_runtime.conversation import Path
-from tests.dialects import full_chat
+from tests.dialects import full_chat, full_completions
 from tests.dialects.mutations import SENTENCE, json_values, places, reads, replaced, smuggled, words_in
 from tests.dialects.refusals import BLOCKED
 
@@ -31,7 +32,10 @@ class Case:
         return any(path[: len(free)] == free for free in self.free)
 
 
-CASES = {"chat": Case(Chat(), full_chat)}
+CASES = {
+    "chat": Case(Chat(), full_chat),
+    "completions": Case(Completions(), full_completions),
+}
 
 
 @pytest.fixture(params=CASES)
