@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off --no-deps --require-hashes
 STREAMS ?= 50000
 DATA ?= ../shared/data
 
