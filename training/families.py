@@ -39,9 +39,8 @@ class Writer:
         return finished(expand(template, known, self.rng), self.language.code, self.rng)
 
     def usable(self, templates: Sequence[str]) -> list[str]:
-        """Templates of this split. A list too short to hold any out serves both."""
-        kept = [template for template in templates if held(template) == self.dev]
-        return kept or list(templates)
+        """Templates of this split; for a short list there may be none to hold out."""
+        return [template for template in templates if held(template) == self.dev]
 
     def elements(self, unsafe: bool, subcategory: str) -> list[Element]:
         return [e for e in self.language.behaviours if (e.unsafe, e.subcategory, e.held) == (unsafe, subcategory, self.dev)]
@@ -103,9 +102,10 @@ def adverts(writer: Writer, count: int) -> Iterator[Written]:
     for unsafe, kinds in ((True, adverts["harmful"]), (False, adverts["harmless"])):
         category = "illegal_activities_and_crime"
         for kind, templates in kinds.items():
-            for _ in range(count // len(kinds)):
+            usable = writer.usable(templates)
+            for _ in range(count // len(kinds) if usable else 0):
                 drawn = {name: writer.rng.choice(adverts[name]) for name in slots}
-                text = writer.sentence(writer.rng.choice(writer.usable(templates)), **drawn)
+                text = writer.sentence(writer.rng.choice(usable), **drawn)
                 yield writer.written("advert", (text.strip("，, "), ""), unsafe, (category, kind))
 
 
@@ -114,10 +114,11 @@ def contrasts(writer: Writer, count: int) -> Iterator[Written]:
     for entry in writer.language.files["contrasts"]:
         labels = (entry["category"], entry["subcategory"])
         for unsafe, part in ((True, "unsafe"), (False, "safe")):
-            for _ in range(count):
-                template = writer.rng.choice(writer.usable(entry[part]))
+            usable = writer.usable(entry[part])
+            for _ in range(count if usable else 0):
                 opener = writer.rng.choice(writer.language.tasks["openers"])
-                yield writer.written("contrast", (writer.sentence(opener + template), ""), unsafe, labels)
+                text = writer.sentence(opener + writer.rng.choice(usable))
+                yield writer.written("contrast", (text, ""), unsafe, labels)
 
 
 def attacks(writer: Writer, count: int) -> Iterator[Written]:
@@ -128,11 +129,12 @@ def attacks(writer: Writer, count: int) -> Iterator[Written]:
     for shape, number in shapes.items():
         for unsafe in (True, False):
             name = f"{'injection_docs' if shape == 'docs' and unsafe else shape}_{'unsafe' if unsafe else 'safe'}"
-            for _ in range(number):
+            usable = writer.usable(parts[name])
+            for _ in range(number if usable else 0):
                 question = writer.rng.choice(pools[unsafe and writer.rng.random() < 0.6])
                 drawn = {key: writer.rng.choice(parts[key]) for key in ("doc_head", "doc_tail", "doc", "char")}
                 asked = writer.request(question)
-                text = writer.sentence(writer.rng.choice(writer.usable(parts[name])), q=asked, **drawn)
+                text = writer.sentence(writer.rng.choice(usable), q=asked, **drawn)
                 also = (question.category,) if shape == "wrappers" and question.unsafe else ()
                 categories = (*also, "prompt_attack") if unsafe else ()
                 yield Written("attack", writer.language.code, text, "", unsafe, categories, shape)
@@ -207,3 +209,25 @@ def statements(writer: Writer, per_label: int) -> Iterator[Written]:
                 asked = writer.sentence(questions[index], **drawn)
                 said = writer.sentence(parts[name][category][index], **drawn)
                 yield writer.written("statement", (asked, said), unsafe, (category, name))
+
+
+def seeds(writer: Writer, copies: int) -> Iterator[Written]:
+    """Hand-written requests, a few variants of each; never in a dev split."""
+    parts = writer.language.files["seeds"]
+    harmful = [(text, category) for category, texts in parts["unsafe"].items() for text in texts]
+    for text, category in [*harmful, *((text, "") for text in parts["safe"])]:
+        for _ in range(0 if writer.dev else copies):
+            asked = writer.sentence(writer.rng.choice(writer.language.tasks["openers"]) + text)
+            yield writer.written("seed", (asked, ""), bool(category), (category, "hand-written"))
+
+
+def pairs(writer: Writer, copies: int) -> Iterator[Written]:
+    """Hand-written questions with natural answers, a few variants of each; never in a dev split."""
+    parts = writer.language.files["pairs"]
+    for entry in [*parts["safe"], *parts["unsafe"]]:
+        category = entry.get("category", "")
+        for _ in range(0 if writer.dev else copies):
+            text = (writer.sentence(entry["ask"]), writer.sentence(entry["say"]))
+            yield writer.written("pair", text, bool(category), (category, "hand-written"))
+            if not category:
+                yield writer.written("pair", (text[0], ""), False, ("", "hand-written"))

@@ -14,6 +14,7 @@ from training.rows import BadInput
 
 ELEMENTS = Path(__file__).parent / "elements"
 LANGS = ("zh", "en")
+FILES = ("advertising", "contrasts", "attacks", "answers", "seeds", "pairs")
 HELD_SHARE = 8
 """One element in eight, chosen by its hash, is kept out of training for the second dev split."""
 
@@ -99,7 +100,7 @@ def load(code: str, folder: Path = ELEMENTS) -> Language:
         raise BadInput(f"{folder}: no {code} behaviours for {', '.join(sorted(missing))}")
     tasks = _read(folder / f"tasks_{code}.yaml")
     slots = {**_read(folder / f"slots_{code}.yaml"), "who": tasks["who"]}
-    files = {name: _read(folder / f"{name}.yaml")[code] for name in ("advertising", "contrasts", "attacks", "answers")}
+    files = {name: _read(folder / f"{name}.yaml")[code] for name in FILES}
     return Language(code, slots, tuple(behaviours), tuple(topics), tasks, files)
 
 

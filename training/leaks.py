@@ -56,12 +56,12 @@ class Leaks:
             self._near.insert(str(len(self._exact)), signature(text))
             self._exact.add(plain)
 
-    def found(self, text: str) -> bool:
-        """Whether a text repeats, or nearly repeats, one of the index."""
+    def found(self, text: str, sketch: MinHash | None = None) -> bool:
+        """Whether a text repeats, or nearly repeats, one of the index. `sketch` is its signature, where that is at hand."""
         plain = folded(text)
         if len(plain) < SHORT:
             return False
-        leaked = plain in self._exact or bool(self._near.query(signature(text)))
+        leaked = plain in self._exact or bool(self._near.query(signature(text) if sketch is None else sketch))
         self.hits += leaked
         return leaked
 

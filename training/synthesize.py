@@ -47,6 +47,8 @@ class Amounts:
     talk_unsafe: int = 10
     statements: int = 110
     """For each scenario and label."""
+    seeds: int = 10
+    """Variants of each hand-written request; of each hand-written answer a third as many."""
 
     def scaled(self, factor: float) -> "Amounts":
         names = type(self).__slots__
@@ -73,6 +75,8 @@ class Grammar:
             yield from families.answers(writer, many.answers)
             yield from families.talk(writer, many.talk_safe, many.talk_unsafe)
             yield from families.statements(writer, many.statements)
+            yield from families.seeds(writer, many.seeds)
+            yield from families.pairs(writer, -(-many.seeds // 3))
 
 
 def rows(texts: Iterable[Written], leaks: Leaks) -> Iterator[Mapping[str, Any]]:
