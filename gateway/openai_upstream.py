@@ -16,7 +16,7 @@ from yarl import URL
 from gateway.dialects.dialect import Event, Json
 from gateway.dialects.sse import MAX_FRAME, Decoder
 from gateway.errors import UpstreamError, UpstreamTimeout
-from gateway.provider import outgoing, provider_error, serialised
+from gateway.provider import outgoing, provider_error
 from gateway.retries import RETRIED, Again, Patience, Retries
 from gateway.upstreams import Timeouts
 
@@ -28,13 +28,11 @@ _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where an OpenAI-compatible provider is. `base_url` is what its SDK is given ("https://api.openai.com/v1"): the
-    dialect's path without its /v1 goes behind it. `models` maps the gateway's names to the provider's own; a name that
-    is not in it goes as it is. Sizes are bytes. Raises `ValueError`, which never repeats the key."""
+    dialect's path without its /v1 goes behind it. Sizes are bytes. Raises `ValueError`, which never repeats the key."""
 
     base_url: str
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    models: Mapping[str, str] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retries: Retries = field(default_factory=Retries)
     connections: int = 512
@@ -117,7 +115,7 @@ class OpenAICompatible:
         if self._session is None:
             raise RuntimeError(f"upstream {self.name} is asked before running() was entered")
         session, url = self._session, self._endpoint.url(path)
-        payload = serialised(outgoing(body, self._endpoint.models))
+        payload = outgoing(body)
         return await self._patience.call(lambda: self._attempt(session, url, payload))
 
     async def _attempt(self, session: aiohttp.ClientSession, url: URL, payload: bytes) -> "_Reply":
@@ -257,7 +255,8 @@ def _unreached(name: str, exc: Exception, timeouts: Timeouts) -> UpstreamError |
         case aiohttp.ClientConnectorError():
             return Again(_failed(name, "cannot be reached"))
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return Again(_failed(name, "closed the connection before it answered"))
+            # Most often a pooled connection that was closed from over there just as it was taken.
+            return Again(_failed(name, "closed the connection before it answered"), after=0.0)
         case TimeoutError():
             return _late(name, "did not begin to answer", timeouts.first_byte)
     return _failed(name, "answered with something that is not HTTP")

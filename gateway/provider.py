@@ -67,15 +67,10 @@ def _refuse(key: str, place: str) -> None:
         raise BadRequest(f"'{param}' is not an option of this API: leave it out.", param=param)
 
 
-def outgoing(body: Json, models: Mapping[str, str]) -> dict[str, Any]:
-    """The body as it goes to the provider, under the provider's own name for the model. Raises `BadRequest`."""
+def outgoing(body: Json) -> bytes:
+    """The object that was judged, as it goes to the provider. Raises `BadRequest` for one that may not be sent, or that
+    JSON cannot carry."""
     refuse_forbidden(body)
-    model = body.get("model")
-    return {**body, "model": models.get(model, model)} if isinstance(model, str) else dict(body)
-
-
-def serialised(body: Json) -> bytes:
-    """The bytes of the object that was judged. Raises `BadRequest` for one that JSON cannot carry."""
     try:
         return orjson.dumps(body)
     except TypeError as exc:

@@ -28,7 +28,8 @@ class Retries:
 
 class Again(Exception):
     """An attempt failed before its first byte, in a way the next may not. It shows a status and nothing else, for
-    stamina logs it. `after` is the provider's Retry-After in seconds; `attempts` is how many were made."""
+    stamina logs it. `after` is the provider's Retry-After in seconds, or 0 for once without a wait; `attempts` is how
+    many were made."""
 
     def __init__(self, error: UpstreamError, after: float | None = None) -> None:
         super().__init__(error.status)
@@ -94,4 +95,6 @@ class Patience:
         if self._saved < 1:
             return False
         self._saved -= 1
-        return True if failure.after is None else failure.after
+        if failure.after is None or (failure.after == 0 and failure.attempts > 1):
+            return True
+        return failure.after
