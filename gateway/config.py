@@ -168,14 +168,15 @@ def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], pol
 def key_pepper(path: Path, environment: Mapping[str, str]) -> str:
     """The secret that keys are hashed with, whatever else the file says. Raises `ConfigError`."""
     file = yaml_file.read(path)
-    written = file.data.get("key_pepper") if isinstance(file.data, dict) else None
-    alone = replace(file, data={"key_pepper": written} if written is not None else {})
-    checked: Checked[ConfigFile] = check(ConfigFile, alone, environment)
+    if file.mistakes or not isinstance(file.data, dict):
+        raise ConfigError(tuple(map(str, file.mistakes)))
+    alone = {key: value for key, value in file.data.items() if key == "key_pepper"}
+    checked: Checked[ConfigFile] = check(ConfigFile, replace(file, data=alone), environment)
     mistakes = list(checked.mistakes)
     pepper = checked.content.key_pepper if checked.content else ""
     if not mistakes and len(pepper) < MIN_PEPPER:
         what = f"is shorter than {MIN_PEPPER} characters" if pepper else "is missing"
         mistakes.append(Mistake(file.value_place(("key_pepper",)), ("key_pepper",), what, f"write {PEPPER_ADVICE}"))
-    if mistakes or file.data is None:
-        raise ConfigError(tuple(map(str, mistakes or file.mistakes)))
+    if mistakes:
+        raise ConfigError(tuple(map(str, mistakes)))
     return pepper

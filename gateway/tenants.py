@@ -61,7 +61,7 @@ class Tenants:
 
 def hashed(key: str, pepper: bytes) -> str:
     """The line that config.yaml holds for a key: `sha256:` and 64 hex digits."""
-    return HASH_PREFIX + hmac.new(pepper, key.encode(), hashlib.sha256).hexdigest()
+    return HASH_PREFIX + hmac.new(pepper, key.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def new_key() -> str:

@@ -46,7 +46,7 @@ class Line:
 @click.command("try")
 @click.argument("text")
 @click.option("--tenant", help="用哪个租户的策略 under whose policy; the only one by default")
-@click.option("--direction", type=click.Choice([*Direction]), default=Direction.PROMPT, show_default=True)
+@click.option("--direction", type=click.Choice([d.value for d in Direction]), default="prompt", show_default=True)
 @click.option("--question", default="", help="回答所回的提问 what TEXT answers, with --direction response")
 @config_option
 @json_option
@@ -134,8 +134,11 @@ def _text(tenant: Tenant, judge: Judge, judgement: Judgement, lines: tuple[Line,
     yield f"tenant {tenant.id}, policy {tenant.policy.name} {tenant.policy.hash}, guards {judge.version}"
     yield f"{decision.direction}, {judgement.seconds * 1000:.0f} ms"
     if lines:
-        rows = [_row(line) for line in sorted(lines, key=lambda line: line.threshold - line.score)]
+        told = [line for line in lines if line.score > 0] or lines
+        rows = [_row(line) for line in sorted(told, key=lambda line: line.threshold - line.score)]
         yield from table([("guard", "category", "score", "threshold", "margin", "do", "rule"), *rows])
+    for span in judgement.spans:
+        yield f"found: {span.label} in characters {span.start} to {span.end}"
     for failure in judgement.failures:
         yield f"failed: {failure}"
     unread = judgement.coverage.unread

@@ -18,7 +18,7 @@ from guard_runtime.errors import GuardError
 @config_option
 @json_option
 def command(config: Path, as_json: bool) -> None:
-    """体检 Reads every file, loads every guard and has it test itself, and says all that is wrong."""
+    """体检 Reads every file, loads every guard (which tests itself), and says all that is wrong."""
     found = loaded("check", config, as_json=as_json)
     try:
         judge = judge_of(found)
@@ -45,5 +45,5 @@ def _report(path: Path, config: Config, judge: Judge, *, as_json: bool) -> None:
     click.echo(f"{paint('fine', 'green')}  {path}")
     click.echo(f"policies  {', '.join(f'{name} {value}' for name, value in policies.items())}")
     click.echo(f"tenants   {', '.join(f'{name} (policy {policy})' for name, policy in tenants.items())}")
-    click.echo(f"guards    {', '.join(f'{guard.name}@{guard.version}' for guard in judge.guards)}, each tested itself")
+    click.echo(f"guards    {', '.join(f'{guard.name}@{guard.version}' for guard in judge.guards)}: loaded")
     click.echo(f"models    {', '.join(f'{name} -> {file.upstream}' for name, file in config.models.items())}")

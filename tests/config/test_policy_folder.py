@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from gateway.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode
 from gateway.policy_file import RulesFile, policy_schema
 from gateway.policy_folder import load_policies
@@ -47,7 +48,8 @@ P = "policies/shop.yaml"
          [f"{P}:2:1 colour: is not a key that is known here -- known are extends, on_block, refusal, regenerate, "
           "record_text, expose_scores, on_guard_failure, on_unreadable, rules, stream"]),
         ("rules: {privcy_and_property: {}}\n",
-         [f"{P}:2:9 rules.privcy_and_property: is not a key that is known here -- did you mean 'privacy_and_property'?"]),
+         [f"{P}:2:9 rules.privcy_and_property: is not a key that is known here -- "
+           f"did you mean 'privacy_and_property'?"]),
         ("rules:\n  prompt_attack: {prompts: []}\n",
          [f"{P}:3:19 rules.prompt_attack.prompts: is not a key that is known here -- did you mean 'prompt'?"]),
         ("rules:\n  prompt_attack: {prompt: [{at: 0.5, do: blok}]}\n",
@@ -74,7 +76,8 @@ P = "policies/shop.yaml"
         ("rules:\n  prompt_attack: {prompt: [{at: balance, do: block}]}\n",
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: 'balance' is not a threshold -- did you mean 'balanced'?"]),
         ("rules:\n  prompt_attack: {prompt: [{at: , do: block}]}\n",
-         [f"{P}:3:33 rules.prompt_attack.prompt[0].at: has no value -- write a score from 0 to 1, or strict or balanced"]),
+         [f"{P}:3:33 rules.prompt_attack.prompt[0].at: has no value -- "
+           f"write a score from 0 to 1, or strict or balanced"]),
         ("rules:\n  prompt_attack: {prompt: {at: 0.5, do: block}}\n",
          [f"{P}:3:27 rules.prompt_attack.prompt: must be a list, not a mapping -- change it"]),
         ("rules: [a]\n", [f"{P}:2:8 rules: must be a mapping, not a list -- change it"]),
@@ -87,10 +90,12 @@ P = "policies/shop.yaml"
         ("on_guard_failure: {prompt: rewrite}\n",
          [f"{P}:2:28 on_guard_failure.prompt: 'rewrite' is not one of block, log, allow -- choose one of them"]),
         ("on_block: eror\n", [f"{P}:2:11 on_block: 'eror' is not one of error, completion -- did you mean 'error'?"]),
-        ("regenerate: {attempts: 9}\n", [f"{P}:2:24 regenerate.attempts: must be at most 3, not 9 -- change the number"]),
+        ("regenerate: {attempts: 9}\n", [f"{P}:2:24 regenerate.attempts: must be at most 3, not 9 -- "
+          f"change the number"]),
         ("stream: {window: 0}\n", [f"{P}:2:18 stream.window: must be at least 1, not 0 -- change the number"]),
         ("stream: {window: 1.5}\n", [f"{P}:2:18 stream.window: must be a whole number, not 1.5 -- change it"]),
-        ("stream: {window: '32'}\n", [f"{P}:2:18 stream.window: must be a whole number, not '32' -- remove the quotes"]),
+        ("stream: {window: '32'}\n", [f"{P}:2:18 stream.window: must be a whole number, not '32' -- "
+          f"remove the quotes"]),
         ("stream: {release_after: .inf}\n",
          [f"{P}:2:25 stream.release_after: must be at most 60, not inf -- change the number"]),
         ("stream: {window: 200}\n",
@@ -112,15 +117,19 @@ P = "policies/shop.yaml"
          [f"{P}:3:62 rules.prompt_attack.response[0].rewrite: regenerate needs what to tell the model -- "
           "write regenerate.instruction.zh and .en"]),
         ("rules:\n  prompt_attack:\n    prompt:\n    - {at: 0.5, do: block}\n    - {at: 0.50, do: log}\n",
-         [f"{P}:6:12 rules.prompt_attack.prompt[1].at: 0.5 is used twice, first in line 5 -- remove one of the two rules"]),
+         [f"{P}:6:12 rules.prompt_attack.prompt[1].at: 0.5 is used twice, first in line "
+           f"5 -- remove one of the two rules"]),
         ("rules:\n  prompt_attack:\n    prompt:\n    - {at: 0.5, do: block}\n    - {at: 0.9, do: log}\n",
-         [f"{P}:6:7 rules.prompt_attack.prompt[1]: this rule never decides: the rule in line 5 fires whenever it would, "
+         [f"{P}:6:7 rules.prompt_attack.prompt[1]: this rule never decides: the rule "
+           f"in line 5 fires whenever it would, "
           "and does as much -- raise that threshold, or remove this rule"]),
         ("rules:\n  prompt_attack:\n    prompt:\n    - {at: balanced, do: log}\n    - {at: strict, do: block}\n",
-         [f"{P}:5:7 rules.prompt_attack.prompt[0]: this rule never decides: the rule in line 6 fires whenever it would, "
+         [f"{P}:5:7 rules.prompt_attack.prompt[0]: this rule never decides: the rule "
+           f"in line 6 fires whenever it would, "
           "and does as much -- raise that threshold, or remove this rule"]),
         ("rules:\n  prompt_attack:\n    prompt:\n    - {at: 0.9, do: block}\n    - {at: 0.5, do: block}\n",
-         [f"{P}:5:7 rules.prompt_attack.prompt[0]: this rule never decides: the rule in line 6 fires whenever it would, "
+         [f"{P}:5:7 rules.prompt_attack.prompt[0]: this rule never decides: the rule "
+           f"in line 6 fires whenever it would, "
           "and does as much -- raise that threshold, or remove this rule"]),
     ],
 )  # fmt: skip
@@ -177,10 +186,12 @@ def test_a_root_must_say_its_refusal_in_both_languages(write) -> None:
 @pytest.mark.parametrize(
     ("files", "mistakes"),
     [
-        ({"shop": "extends: bose\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'bose' -- did you mean 'base'?"]),
+        ({"shop": "extends: bose\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'bose' -- "
+          "did you mean 'base'?"]),
         ({"shop": "extends: q\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'q' -- there are base, shop"]),
         ({"shop": "extends: [base]\n"}, ["policies/shop.yaml:1:10 extends: must be text, not a list -- change it"]),
-        ({"shop": "extends: ''\n"}, ["policies/shop.yaml:1:10 extends: has no value -- give it one, or remove the key"]),
+        ({"shop": "extends: ''\n"}, ["policies/shop.yaml:1:10 extends: has no value -- "
+          "give it one, or remove the key"]),
         ({"shop": "extends: shop\n"},
          ["policies/shop.yaml:1:10 extends: goes round in a circle: shop -> shop -- let one of them extend nothing"]),
         ({"a": "extends: b\n", "b": "extends: a\n", "c": "extends: a\n"},

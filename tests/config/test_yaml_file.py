@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+
 from gateway.yaml_file import MAX_BYTES, MAX_MISTAKES, parse, read
 
 
