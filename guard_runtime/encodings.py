@@ -57,7 +57,7 @@ def _selectors(run: str) -> bytes | None:
 
 _DECODERS: tuple[tuple[re.Pattern[str], Decoder], ...] = (
     (re.compile(r"(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{4,76}={0,2}"), _wrapped_base64),
-    (re.compile(r"(?:(?:\\x|0x)[0-9a-fA-F]{2}[\s,]?){4,}"), _hex),
+    (re.compile(r"(?:\\x|0x)[0-9a-fA-F]{2}(?:[\s,]?(?:\\x|0x)[0-9a-fA-F]{2}){3,}"), _hex),
     (re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{2}(?:[ :][0-9a-fA-F]{2}){5,}(?![0-9A-Za-z])"), _hex),
     (re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{2}){6,}(?![0-9A-Za-z])"), _hex),
     (re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{12,}={0,2}"), _base64),
@@ -110,7 +110,10 @@ def _readable(data: bytes | None) -> str | None:
     size = len(plain.encode())
     if len(data) < _MIN_BYTES or size < len(data) - 6 or size < 0.8 * len(data):
         return None
-    letters = sum(
-        character.isalnum() or character in " \t\r\n.,!?'\"-:;()/" or character > "\u2e7f" for character in plain
-    )
-    return plain if letters >= _MIN_READABLE * len(plain) else None
+    readable = sum(map(_is_readable, plain))
+    return plain if readable >= _MIN_READABLE * len(plain) else None
+
+
+def _is_readable(character: str) -> bool:
+    """Letters of any script, Chinese signs, and whatever ASCII prints."""
+    return " " <= character <= "~" or character.isalnum() or character in "\t\r\n" or character > "\u2e7f"

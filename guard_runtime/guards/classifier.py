@@ -19,6 +19,8 @@ from guard_runtime.session import CPU, Logits, Session
 from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
 from guard_runtime.windows import Slice, windows
 
+FAMILY = "classifier"
+
 CONTEXT_TOKENS = 96
 """Of a question, the tokens at its end that stand before each window of the answer."""
 
@@ -80,6 +82,8 @@ class Classifier:
         self, artefact: Artefact, *, providers: Sequence[str] = (CPU,), threads: int = 1, max_rows: int = 1
     ) -> None:
         self.manifest: Manifest = artefact.manifest
+        if self.manifest.family != FAMILY:
+            raise ArtefactRefused(f"{self.manifest.name}: family {self.manifest.family} is not a {FAMILY}")
         self.name = self.manifest.name
         self.version = f"{self.manifest.version}+{artefact.digest[:8]}.n{VERSION}"
         self.operating_points: OperatingPoints = self.manifest.operating_points

@@ -47,6 +47,8 @@ class Rules:
         self.version = f"1.n{VERSION}"
         self.alive = True
         self.queued = 0
+        self.alive = True
+        self.queued = 0
         at = ((name, {Category.PRIVACY_AND_PROPERTY: at}) for name, at in (("balanced", BALANCED), ("strict", STRICT)))
         self.operating_points: OperatingPoints = MappingProxyType(
             {name: {direction: point for direction in Direction} for name, point in at}
