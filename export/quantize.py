@@ -1,5 +1,7 @@
-"""A graph in fewer bits: the weights of its matrix products. (The label head is no matrix product, and stays as it is; the
-embedding is stored in 8 bits by `export.score_graph`.)"""
+"""A graph in fewer bits: the weights of its matrix products.
+
+The label head is no matrix product and stays as it is; the embedding is stored in 8 bits by `export.score_graph`.
+"""
 
 from enum import StrEnum
 from pathlib import Path

@@ -8,13 +8,14 @@ import json_repair
 from guard_runtime.conversation import Direction
 from guard_runtime.decoder import Decoder, Memory, Reading, Remembered, Row
 from guard_runtime.errors import ArtefactRefused, GuardFailed
-from guard_runtime.guard import Passage
+from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.language import Language, language_of
+from guard_runtime.manifest import Calibration
 from guard_runtime.prompt import Label, Probe, Probes, Segment, label_tokens, words
 from guard_runtime.scoring import Logits, label_mass, margin, probability, shares, spread, together, written
 from guard_runtime.tokens import Vocabulary, common_prefix
 from guard_runtime.verdict import Category, Coverage, Unread, Verdict
-from guard_runtime.windows import windows
+from guard_runtime.windows import Windows, windows
 from guard_runtime.writer import Writer
 
 KINDS_FROM = 0.02
@@ -22,14 +23,6 @@ KINDS_FROM = 0.02
 
 MAX_WRITTEN = 256
 """Tokens a guard may write out, as Libra's published script allows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """p = sigmoid((margin - bias) / temperature)."""
-
-    temperature: float = 1.0
-    bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +35,8 @@ class Contract:
     calibration: Mapping[Direction, Mapping[Language, Calibration]]
     json_key: str = ""
     rationale: str = ""
+    version: str = "0"
+    operating_points: OperatingPoints = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +113,9 @@ class GenerativeModel:
         writer: Writer | None = None,
         limits: Limits = LIMITS,
     ) -> None:
+        self.name = contract.name
+        self.version = contract.version
+        self.operating_points = contract.operating_points
         self._contract = contract
         self._vocabulary = vocabulary
         self._decoder = decoder
@@ -136,9 +134,25 @@ class GenerativeModel:
 
     def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
         """One verdict for each passage. Raises `GuardFailed` rather than guess."""
+        return self._predict(batch, self._writer)
+
+    @property
+    def forced(self) -> "Forced":
+        """The same guard without a look at its format: its verdict is what the forced prefill says."""
+        return Forced(self)
+
+    def masses(self, passage: Passage) -> list[float]:
+        """P(one of the labels comes next), for each question about the passage's first window; [] without a head."""
+        if self._writer is None:
+            return []
+        asked = self._asked(self._pieces(passage).texts[:1])
+        logits = self._writer.logits(self._read([item.row for item in asked]))
+        return [label_mass(item.probe.labels, row) for item, row in zip(asked, logits, strict=True)]
+
+    def _predict(self, batch: Sequence[Passage], writer: Writer | None) -> Sequence[Verdict]:
         pieces = [self._pieces(passage) for passage in batch]
         texts = [text for piece in pieces for text in piece.texts]
-        scores = iter(self._scores(texts))
+        scores = iter(self._scores(texts, writer))
         return [self._verdict(passage, piece, scores) for passage, piece in zip(batch, pieces, strict=True)]
 
     def explain(self, passage: Passage, limit: int = MAX_WRITTEN) -> str:
@@ -172,7 +186,7 @@ class GenerativeModel:
         if spare < 2 * self.limits.overlap:
             raise GuardFailed(f"{self._contract.name}: {self.limits.tokens - spare} tokens of prompt leave no room")
         offsets = self._vocabulary.offsets(passage.text)
-        laid = windows(len(offsets), size=spare, overlap=self.limits.overlap, limit=self.limits.windows)
+        laid = _laid(len(offsets), spare, self.limits)
         slices = [(offsets[start][0], offsets[end - 1][1]) for start, end in laid.slices]
         if len(slices) < 2:
             slices = [(0, len(passage.text))]
@@ -200,11 +214,16 @@ class GenerativeModel:
 
     # -- rows into scores
 
-    def _scores(self, texts: Sequence[_Text]) -> list[dict[Category, float]]:
+    def _scores(self, texts: Sequence[_Text], writer: Writer | None) -> list[dict[Category, float]]:
         asked = self._asked(texts)
         readings = self._read([item.row for item in asked])
         found: list[list[dict[Category, float]]] = [[] for _ in texts]
-        for item, reading, risk in zip(asked, readings, self._risks(texts, asked, readings), strict=True):
+        risks = self._risks(texts, asked, readings)
+        if writer is not None and readings:
+            for place, logits in enumerate(writer.logits(readings)):
+                if label_mass(asked[place].probe.labels, logits) < self.limits.health:
+                    risks[place] = self._written_out(writer, asked[place].probe, texts[asked[place].text].passage)
+        for item, reading, risk in zip(asked, readings, risks, strict=True):
             parts = self._parts(item, reading) if risk >= KINDS_FROM else {}
             found[item.text].append(spread(risk, item.probe.categories, parts))
             self._remember(texts[item.text], item, reading)
@@ -256,12 +275,6 @@ class GenerativeModel:
             passage = texts[item.text].passage
             fit = self._contract.calibration[passage.direction][language_of(passage.text)]
             risks.append(probability(margin(item.probe, self._logits(reading)), fit.temperature, fit.bias))
-        if self._writer is None:
-            return risks
-        for place, logits in enumerate(self._writer.logits(readings)):
-            item = asked[place]
-            if label_mass(item.probe.labels, logits) < self.limits.health:
-                risks[place] = self._written_out(self._writer, item.probe, texts[item.text].passage)
         return risks
 
     def _parts(self, item: _Asked, reading: Reading) -> Mapping[Category, float]:
@@ -333,6 +346,25 @@ class GenerativeModel:
         whole = self._vocabulary.tokens((Segment(last + label.word),), {})
         if whole[: len(before)] != before or whole[len(before) : len(before) + 1] != [label.token]:
             raise ArtefactRefused(f"{self._contract.name}: label {label.word!r} is not token {label.token} here")
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A `Model` that says what a guard's forced prefill says, in form or not: what an artefact is compared by."""
+
+    guard: GenerativeModel
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        return self.guard._predict(batch, None)
+
+
+def _laid(length: int, size: int, limits: Limits) -> Windows:
+    """Windows that keep their places while a text grows, so that the keys of all but the last stay good."""
+    stride = size - limits.overlap
+    count = max(1, -(-(length - limits.overlap) // stride))
+    if count > limits.windows:
+        return windows(length, size=size, overlap=limits.overlap, limit=limits.windows)
+    return Windows(tuple((n * stride, min(n * stride + size, length)) for n in range(count)))
 
 
 def parsed(answer: str, labels: Sequence[Label], json_key: str) -> Label | None:
