@@ -131,7 +131,9 @@ class StreamFile(_File):
 class PolicyFile(_File):
     """LibraGate 策略文件。A LibraGate policy file."""
 
-    extends: str = Field(default="", min_length=1, description="父策略的名字（不带 .yaml）。The parent's name, without .yaml.")
+    extends: str = Field(
+        default="", min_length=1, description="父策略的名字（不带 .yaml）。The parent's name, without .yaml."
+    )
     on_block: Literal["error", "completion"] = Field(
         default="error", description="提问被拦：400，或一条 200 的拒答。400 or a 200."
     )

@@ -209,7 +209,9 @@ class _Reader:
         if len(self._values) > MAX_VALUES:
             raise self._stop(event, f"holds more than {MAX_VALUES:,} values", "split it into several files")
         if len(self._mistakes) >= MAX_MISTAKES:
-            raise self._stop(event, f"has {MAX_MISTAKES} mistakes up to here", "mend these first: the rest was not read")
+            raise self._stop(
+                event, f"has {MAX_MISTAKES} mistakes up to here", "mend these first: the rest was not read"
+            )
 
     def _take(self, event: yaml.Event) -> None:
         match event:
