@@ -159,7 +159,7 @@ _PATTERNS: tuple[Pattern, ...] = (
     Pattern("bank_card", r"\b\d{4}(?: \d{4}){2} (?:\d{4} \d{1,3}|\d{1,4})\b", _bank_card),
     Pattern("bank_card", r"\b\d{4}(?:-\d{4}){2}-(?:\d{4}-\d{1,3}|\d{1,4})\b", _bank_card),
     Pattern("bank_card", r"\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b|\b62\d{4} \d{13}\b", _bank_card),
-    Pattern("phone", r"(?:(?:\+|\b00)?\b86[ -]?)?\b1[3-9]\d[ -]?\d{4}[ -]?\d{4}\b", _phone("CN", LIKELY)),
+    Pattern("phone", r"(?:(?:\+|\b00|\b)86[ -]?|\b)1[3-9]\d[ -]?\d{4}[ -]?\d{4}\b", _phone("CN", LIKELY)),
     Pattern("phone", r"\b1(?: \d){10}\b", _phone("CN", LIKELY)),
     Pattern("phone", r"\(?\b0\d{2,3}\)?[ -]?\d{3,4}[ -]?\d{4}\b", _phone("CN", LIKELY)),
     Pattern("phone", r"\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,6}\b", _phone("ZZ", LIKELY)),
