@@ -19,7 +19,7 @@ CONTEXT_SHARE = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row as the model sees it. `targets` is `unsafe` and the eight categories; `knows_categories` masks the latter."""
+    """A row as the model sees it. `targets` is `unsafe`, then eight categories, which `knows_categories` masks."""
 
     tokens: tuple[int, ...]
     targets: tuple[float, ...]
@@ -53,10 +53,13 @@ def cleaned(text: str, max_tokens: int) -> str:
 
 
 def encode(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int) -> list[tuple[int, ...]]:
-    """Token ids of each row: `<s> p </s>`, or `<s> p </s></s> r </s>`; too long ones keep head and tail of each part."""
+    """Token ids of each row: `<s> p </s>`, or `<s> p </s></s> r </s>`; long ones keep head and tail of each part."""
     prompts = tokenizer.encode_batch([cleaned(row.prompt, max_tokens) for row in rows], add_special_tokens=False)
     answers = tokenizer.encode_batch([cleaned(row.response, max_tokens) for row in rows], add_special_tokens=False)
-    return [_join(p.ids, a.ids if row.response else None, max_tokens) for p, a, row in zip(prompts, answers, rows, strict=True)]
+    return [
+        _join(p.ids, a.ids if row.response else None, max_tokens)
+        for p, a, row in zip(prompts, answers, rows, strict=True)
+    ]
 
 
 def _join(prompt: list[int], answer: list[int] | None, max_tokens: int) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ def calibration_error(probability: Floats, truth: Sequence[bool]) -> float:
 
 
 def benign_rows(rows: Sequence[Row]) -> list[bool]:
-    """Benign text: rows of a source that holds no unsafe row in that direction. Sources that mix both carry label noise."""
+    """Benign text: rows of a source that holds no unsafe row in that direction. Mixed ones carry label noise."""
     mixed = {(row.source, row.direction) for row in rows if row.unsafe}
     return [(row.source, row.direction) not in mixed for row in rows]
 

@@ -12,8 +12,8 @@ from training.rows import Row
 HEAD = """# {name} {version}
 
 A harm classifier for prompts and for answers in their context, Chinese and English: nine logits (`unsafe`, eight
-categories) from a pruned and distilled multilingual-e5-small (MIT), int8 ONNX. Made by `make guard`; the figures below are
-those of the int8 file. Calibration and thresholds were chosen on the dev rows, so dev figures at a threshold flatter a little.
+categories) from a cut-down multilingual-e5-small (MIT), int8 ONNX. Made by `make guard`; the figures below are those of
+the int8 file. Calibration and thresholds were chosen on the dev rows, so dev figures at a threshold flatter a little.
 """
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ class Reading:
 
 
 class GuardModel(nn.Module):
-    """A text classifier over BERT. `forward` is the graph that ships; `read` adds the states that distillation matches."""
+    """A classifier over BERT. `forward` is what ships; `read` adds the states that distillation matches."""
 
     def __init__(self, encoder: BertModel, dropout: float = 0.0) -> None:
         super().__init__()

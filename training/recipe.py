@@ -23,10 +23,45 @@ class Mix(Strict):
     weak: float = Field(0.7, ge=0, le=1, description="rows of quality `weak` count this much")
 
 
+class Attack(Strict):
+    """How attacks are trained, and how many of their texts the guard sees after each round."""
+
+    rounds: int = Field(2, ge=0)
+    updates: int = Field(12, ge=1, description="REINFORCE updates a round, of `texts` texts each")
+    texts: int = Field(192, ge=2)
+    rate: float = Field(0.3, gt=0)
+    entropy: float = Field(0.02, ge=0)
+    additions: int = Field(1500, ge=1, description="disguised harmful rows a round, and as many benign ones")
+    measured: int = Field(400, ge=2, description="half the number of held-out rows that attacks are measured on")
+    replay: int = Field(6000, ge=0, description="plain rows trained on beside the disguised ones")
+    seed: int = 11
+
+
+class Matching(Strict):
+    """What a student learns from its teacher: the teacher's logits and pooled states, beside the labels."""
+
+    logits: float = Field(1.0, ge=0)
+    states: float = Field(1.0, ge=0)
+    labels: float = Field(0.3, ge=0)
+    temperature: float = Field(2.0, gt=0)
+
+
+class Hard(Strict):
+    """Stage 2's hard rows: those on which dropout passes of the stage-1 guard disagree, or that it gets wrong."""
+
+    passes: int = Field(4, ge=2)
+    dropout: float = Field(0.2, gt=0, lt=1)
+    share: float = Field(0.5, gt=0, le=1, description="the hardest share of the rows, easy ones filling up `easy`")
+    easy: float = Field(
+        0.3, ge=0, le=1, description="share of the other rows that trains along, so nothing is forgotten"
+    )
+
+
 class Recipe(Strict):
     """One training run. Rates are AdamW's; a step is `rows_per_step` rows in passes of `tokens_per_pass` at most."""
 
     layers: tuple[int, ...] = ()
+    neurons: int | None = Field(None, ge=32, description="feed-forward neurons kept in each layer; all where null")
     max_tokens: int = Field(128, ge=16, le=512)
     epochs: float = Field(1.0, gt=0)
     rows_per_step: int = Field(48, ge=1)
@@ -42,10 +77,13 @@ class Recipe(Strict):
     category_weight: float = Field(0.5, ge=0)
     train_words: bool = False
     bf16: bool = False
-    threads: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1, description="a process; run one process a core with torchrun")
     seed: int = 7
     checkpoint_minutes: float = Field(3.0, gt=0)
     mix: Mix = Mix()
+    hard: Hard | None = None
+    matching: Matching = Matching()
+    attack: Attack = Attack()
 
 
 def read_recipe(path: Path) -> Recipe:

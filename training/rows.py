@@ -1,21 +1,15 @@
 """Labelled rows: read strictly, all mistakes reported at once with file, line and field."""
 
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CATEGORIES = (
-    "illegal_activities_and_crime",
-    "bias_and_discrimination",
-    "privacy_and_property",
-    "rumors_and_misinformation",
-    "hate_speech_and_abuse",
-    "ethics_and_morality",
-    "physical_and_mental_health",
-    "prompt_attack",
-)
+from guard_runtime.verdict import Category
+
+CATEGORIES: tuple[str, ...] = tuple(category.value for category in Category)
 CHOICES = {
     "lang": ("zh", "en"),
     "direction": ("prompt", "response"),
@@ -32,16 +26,18 @@ class BadInput(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 unless curation says otherwise)."""
+    """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 by default)."""
 
     id: str
     source: str
+    licence: str
     lang: str
     direction: str
     prompt: str
     response: str
     unsafe: bool
     categories: tuple[str, ...]
+    subcategory: str
     quality: str
     weight: float
 
@@ -71,6 +67,16 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise BadInput(f"{path}: no rows")
     return rows
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as `read_rows` reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as out:
+        for row in rows:
+            data = dataclasses.asdict(row)
+            data["label"] = "unsafe" if data.pop("unsafe") else "safe"
+            out.write(json.dumps(data, ensure_ascii=False) + "\n")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -104,12 +110,14 @@ def _row(data: Any) -> Row:
     return Row(
         id=data["id"],
         source=data["source"],
+        licence=data["licence"],
         lang=data["lang"],
         direction=data["direction"],
         prompt=data["prompt"],
         response=data["response"] if data["direction"] == "response" else "",
         unsafe=data["label"] == "unsafe",
         categories=_categories(data),
+        subcategory=data["subcategory"],
         quality=data["quality"],
         weight=_weight(data),
     )

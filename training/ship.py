@@ -113,12 +113,17 @@ def ship(source: Path, dev: Sequence[Row], edition: Edition, out: Path, notes: M
     probability = calibrate.probabilities(dev, logits, calibration)
     agreement = float(((probability > 0.5) == (calibrate.probabilities(dev, full, calibration) > 0.5)).mean())
     if agreement < AGREEMENT:
-        raise BadInput(f"int8 agrees with float32 on {agreement:.2%} of dev verdicts; at least {AGREEMENT:.0%} is needed")
+        raise BadInput(
+            f"int8 agrees with float32 on {agreement:.2%} of dev verdicts; at least {AGREEMENT:.0%} is needed"
+        )
     scores = calibrate.category_scores(probability, logits)
     benign = calibrate.benign_rows(dev)
     points = calibrate.operating_points(dev, scores, benign)
     measured = Measured(dev, logits, agreement)
-    lines = card.dev_lines(dev, probability, scores, points["balanced"]) + [f"int8 against float32: {agreement:.4f}"]
+    lines = [
+        *card.dev_lines(dev, probability, scores, points["balanced"]),
+        f"int8 against float32, same verdicts: {agreement:.4f}",
+    ]
     (out / "CARD.md").write_text(card.written(edition.name, edition.version, lines, notes), encoding="utf-8")
     manifest = {
         "format": 1,

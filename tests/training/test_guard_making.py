@@ -1,0 +1,182 @@
+"""Distilling, attacking, calibrating and shipping, on a tiny guard."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.operators import OPERATORS, perturbed
+from tests.training import tiny
+from training import adversarial, calibrate, distil, ship
+from training import model as models
+from training.batches import encode, examples
+from training.graph import ShippedGraph
+from training.recipe import Attack, Recipe
+from training.rows import CATEGORIES, BadInput, Row, read_rows
+from training.scores import figures, logits_of
+from training.stage import Stage, run
+
+
+def rows_of(folder: Path, count: int, seed: int = 0) -> list[Row]:
+    return read_rows(tiny.write(folder / f"rows-{seed}-{count}.jsonl", tiny.rows(count, seed)))
+
+
+@pytest.fixture
+def guard(base: Path, tmp_path: Path) -> Path:
+    """A tiny guard that has learned its rows."""
+    run(Stage(tiny.recipe(epochs=6), base, tmp_path / "guard"), rows_of(tmp_path, 160))
+    return tmp_path / "guard"
+
+
+def accuracy(folder: Path, rows: list[Row]) -> float:
+    margins = logits_of(models.load(folder).eval(), models.load_tokenizer(folder), rows, 16)[:, 0]
+    return figures([row.unsafe for row in rows], margins).accuracy
+
+
+def test_a_smaller_student_learns_from_its_teacher(guard: Path, tmp_path: Path) -> None:
+    matching = {"labels": 0.0, "logits": 1.0, "states": 1.0}
+    recipe = tiny.recipe(layers=[0, 2], neurons=32, epochs=6, matching=matching)
+    school = distil.School(guard, guard, tmp_path / "student")
+    distil.distilled(school, rows_of(tmp_path, 160), recipe)
+    student = models.load(tmp_path / "student")
+    assert student.encoder.config.num_hidden_layers == 2 and student.encoder.config.intermediate_size == 32
+    assert accuracy(tmp_path / "student", rows_of(tmp_path, 60, seed=9)) > 0.9
+
+
+def test_narrowing_drops_the_neurons_that_say_nothing(guard: Path, tmp_path: Path) -> None:
+    model, tokenizer, rows = models.load(guard).eval(), models.load_tokenizer(guard), rows_of(tmp_path, 60)
+    for layer in model.encoder.encoder.layer:
+        layer.output.dense.weight.data[:, ::2] = 0
+    before = logits_of(model, tokenizer, rows, 16)
+    narrow = distil.student(model, tokenizer, rows, tiny.recipe(neurons=32)).eval()
+    assert narrow.encoder.encoder.layer[0].intermediate.dense.out_features == 32
+    assert np.abs(logits_of(narrow, tokenizer, rows, 16) - before).max() < 1e-4
+
+
+def test_the_shipped_graph_computes_the_same_logits_whatever_the_padding(guard: Path) -> None:
+    model = models.load(guard).eval()
+    ids = torch.tensor([[0, 5, 6, 2, 1, 1], [0, 4, 5, 8, 6, 2]])
+    mask = (ids != 1).long()
+    with torch.no_grad():
+        ours, whole = ShippedGraph(model).eval()(ids, mask), model(ids, mask)
+        alone = ShippedGraph(model).eval()(ids[:1, :4], mask[:1, :4])
+    assert torch.allclose(ours, whole, atol=1e-5) and torch.allclose(ours[:1], alone, atol=1e-5)
+
+
+def test_calibration_brings_margins_to_probabilities() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.random(4000) < 0.5
+    logits = np.zeros((4000, 9), np.float32)
+    logits[:, 0] = np.where(truth, 1.0, -1.0) * 3 + draw.standard_normal(4000) * 3 + 2
+    rows = [_row(i, unsafe) for i, unsafe in enumerate(truth)]
+    found = calibrate.calibrated(rows, logits)
+    even = {"temperature": 1.0, "bias": 0.0}
+    before = calibrate.probabilities(rows, logits, {"prompt": {"zh": even}})
+    after = calibrate.probabilities(rows, logits, found)
+    assert found["prompt"]["zh"]["bias"] == pytest.approx(2.0, abs=0.3)
+    assert calibrate.calibration_error(after, truth) < 0.03 < calibrate.calibration_error(before, truth)
+
+
+def _row(number: int, unsafe: bool, source: str = "tiny") -> Row:
+    return Row(f"r{number}", source, "MIT", "zh", "prompt", "好", "", bool(unsafe), (), "", "gold", 1.0)
+
+
+def test_the_balanced_point_keeps_benign_alarms_within_one_in_a_hundred() -> None:
+    draw = np.random.default_rng(1)
+    rows = [_row(i, False, "calm") for i in range(1000)] + [_row(i, True) for i in range(1000, 1500)]
+    scores = np.clip(draw.normal(0.25, 0.15, (1500, 8)), 0, 1)
+    scores[1000:, 3] = np.clip(draw.normal(0.8, 0.1, 500), 0, 1)
+    benign = calibrate.benign_rows(rows)
+    points = calibrate.operating_points(rows, scores, benign)
+    assert benign == [True] * 1000 + [False] * 500
+    flagged = calibrate.flagged(rows, scores, points["balanced"])
+    assert flagged[:1000].mean() <= 0.01 and flagged[1000:].mean() > 0.95
+    strict = calibrate.flagged(rows, scores, points["strict"])
+    assert flagged.sum() <= strict.sum()
+    assert all(points["strict"]["prompt"][c] <= points["balanced"]["prompt"][c] for c in CATEGORIES)
+
+
+def test_category_scores_give_the_worst_category_the_probability_of_unsafe() -> None:
+    logits = np.zeros((1, 9), np.float32)
+    logits[0, 3] = 2.0
+    scores = calibrate.category_scores(np.array([0.6]), logits)
+    assert scores[0, 2] == pytest.approx(0.6) and scores.max() == scores[0, 2]
+    assert scores[0, 0] == pytest.approx(0.6 * 0.5 / (1 / (1 + np.exp(-2))))
+
+
+def test_shipping_writes_an_artefact_that_keeps_its_own_golden_scores(guard: Path, tmp_path: Path) -> None:
+    dev = rows_of(tmp_path, 200, seed=4)
+    ship.ship(guard, dev, ship.Edition("tiny", "1.2.3", 16), tmp_path / "art", {"Data": "ours"})
+    manifest = json.loads((tmp_path / "art" / "manifest.json").read_text(encoding="utf-8"))
+    graph, tokenizer = ship.OnnxGraph(tmp_path / "art" / "model.onnx"), models.load_tokenizer(tmp_path / "art")
+    assert manifest["labels"] == ["unsafe", *CATEGORIES] and manifest["version"] == "1.2.3"
+    assert len(manifest["golden"]) >= 32
+    assert ship.golden(graph, tokenizer, manifest["calibration"], 16) == manifest["golden"]
+    card = (tmp_path / "art" / "CARD.md").read_text(encoding="utf-8")
+    assert "| prompt zh |" in card and "## Data\n\nours" in card
+    tokens = encode(tokenizer, dev, 16)
+    probability = calibrate.probabilities(dev, graph.logits(tokens), manifest["calibration"])
+    assert ((probability > 0.5) == np.array([row.unsafe for row in dev])).mean() > 0.9
+
+
+def test_shipping_refuses_a_guard_that_int8_changes(
+    guard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ship, "AGREEMENT", 1.01)
+    with pytest.raises(BadInput, match="int8 agrees with float32 on"):
+        ship.ship(guard, rows_of(tmp_path, 40, seed=4), ship.Edition("tiny", "1.0.0", 16), tmp_path / "art", {})
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_changes_text_it_applies_to_and_repeats_itself(name: str) -> None:
+    texts = ("请问怎样学会游泳和跑步？", "How do I learn to swim and run?")
+    changed = [text for text in texts if perturbed(text, name, "strong", 1) != text]
+    assert changed
+    for text in texts:
+        assert perturbed(text, name, "strong", 1) == perturbed(text, name, "strong", 1)
+    assert perturbed("", name, "medium", 1) is not None
+
+
+def test_the_attack_policy_learns_the_move_that_pays(guard: Path, base: Path, tmp_path: Path) -> None:
+    class Rigged(adversarial.Arena):
+        def attacked(self, rows: list[Row], moves: list[int]) -> adversarial.Outcome:  # type: ignore[override]
+            paid = np.array([adversarial.MOVES[move].operator == "traditional" for move in moves])
+            return adversarial.Outcome(rows, paid, paid.astype(float))
+
+    rows = [row for row in rows_of(tmp_path, 80) if row.unsafe]
+    target = adversarial.Target(models.load(guard).eval(), models.load_tokenizer(guard), 16)
+    meaning = adversarial.Meaning(models.load(base), models.load_tokenizer(base))
+    arena = Rigged(target, meaning, Attack(updates=60, texts=32))
+    margins = target.margins(rows)
+    arena.trained(rows, margins)
+    chosen = [adversarial.MOVES[move].operator for move in arena.learned(rows, margins)]
+    assert chosen.count("traditional") > 0.6 * len(chosen)
+
+
+def test_meaning_is_kept_by_invisible_characters_and_lost_by_other_words(base: Path, tmp_path: Path) -> None:
+    meaning = adversarial.Meaning(models.load(base), models.load_tokenizer(base))
+    before = read_rows(
+        tiny.write(tmp_path / "a.jsonl", [tiny.row(0, prompt="坏人骗花"), tiny.row(1, prompt="坏人骗花")])
+    )
+    after = [adversarial.saying(before[0], "坏\u200b人骗\u200b花", "x"), adversarial.saying(before[1], "good!", "x")]
+    hidden, other = meaning.kept(before, after)
+    assert hidden > 0.9 and other < adversarial.KEPT
+
+
+def test_rounds_print_before_and_after_and_disguise_benign_rows_as_often(
+    guard: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = {"rounds": 1, "updates": 2, "texts": 8, "additions": 20, "measured": 10, "replay": 20}
+    recipe = Recipe.model_validate(tiny.recipe(epochs=1).model_dump() | {"attack": attack})
+    random.seed(0)
+    lines = adversarial.rounds(adversarial.Work(guard, base, tmp_path / "adv"), rows_of(tmp_path, 160), recipe)
+    assert "\n".join(lines) in capsys.readouterr().out
+    assert len(lines) == 2 and all("trained" in line and "random" in line for line in lines)
+    added = read_rows(tmp_path / "adv" / "adversarial.jsonl")
+    harmful = sum(row.unsafe for row in added)
+    assert 0 < harmful < len(added) and abs(2 * harmful - len(added)) <= len(added) / 2
+    assert examples(models.load_tokenizer(guard), added, 16, recipe.mix)
+    assert accuracy(tmp_path / "adv", rows_of(tmp_path, 60, seed=9)) > 0.85
