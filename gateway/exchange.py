@@ -182,8 +182,7 @@ class Gatekeeper:
             ledger.streamed(outcome)
             status = outcome.error.status if outcome.error is not None and not outcome.started else 200
             error = outcome.error.code if outcome.error is not None else None
-            ended = Ended.REWRITTEN if outcome.masked and outcome.ended is Ended.COMPLETE else outcome.ended
-            self.record(exchange, ledger, outcome=_STREAMED[ended], status=status, error=error)
+            self.record(exchange, ledger, outcome=_STREAMED[outcome.ended], status=status, error=error)
 
         def error(exc: GatewayError) -> Response:
             return self.reply(exchange, exchange.dialect.error(exc), exc.status, exc.headers, judgement)
@@ -256,6 +255,8 @@ class Gatekeeper:
         self, exchange: Exchange, ledger: Ledger, *, outcome: str, status: int, error: str | None = None
     ) -> None:
         ledger.spend("total", anyio.current_time() - exchange.started)
+        if outcome == "allowed" and any(j.decision.action is Action.REWRITE for _, j in ledger.judgements):
+            outcome = "rewritten"
         policy = exchange.policy
         text = None
         if policy.record_text:
