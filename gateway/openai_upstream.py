@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Self
 
 import aiohttp
@@ -17,7 +16,7 @@ from gateway.dialects.dialect import Event, Json
 from gateway.dialects.sse import MAX_FRAME, Decoder
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.provider import outgoing, provider_error
-from gateway.retries import RETRIED, Again, Patience, Retries
+from gateway.retries import RETRIED, Again, Patience, Retries, retry_after
 from gateway.upstreams import Timeouts
 
 _MAX_ERROR = 64 * 1024
@@ -143,7 +142,7 @@ class OpenAICompatible:
         finally:
             response.close()
         error = provider_error(self.name, response.status, said, secret=self._endpoint.key)
-        after = _retry_after(response.headers)
+        after = retry_after(response.headers)
         if after is not None:
             error.headers = {"Retry-After": str(math.ceil(after))}
         if response.status in RETRIED and response.headers.get("x-should-retry") != "false":
@@ -260,15 +259,3 @@ def _unreached(name: str, exc: Exception, timeouts: Timeouts) -> UpstreamError |
         case TimeoutError():
             return _late(name, "did not begin to answer", timeouts.first_byte)
     return _failed(name, "answered with something that is not HTTP")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from whichever header says so. A date counts from the provider's own clock, not from ours."""
-    for name, unit in (("retry-after-ms", 1000), ("Retry-After", 1)):
-        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said := headers.get(name, "")):
-            return float(said) / unit
-    try:
-        wait = parsedate_to_datetime(headers["Retry-After"]) - parsedate_to_datetime(headers["Date"])
-    except (KeyError, ValueError, TypeError):
-        return None
-    return max(0.0, wait.total_seconds())

@@ -1,7 +1,9 @@
 """Asking again: when, how long after, and how often at most."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import stamina
@@ -98,3 +100,15 @@ class Patience:
         if failure.after is None or (failure.after == 0 and failure.attempts > 1):
             return True
         return failure.after
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from whichever header says so. A date counts from the provider's own clock, not from ours."""
+    for name, unit in (("retry-after-ms", 1000), ("Retry-After", 1)):
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said := headers.get(name, "")):
+            return float(said) / unit
+    try:
+        wait = parsedate_to_datetime(headers["Retry-After"]) - parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+    return max(0.0, wait.total_seconds())
