@@ -1,4 +1,4 @@
-"""Stage-2 data: `python -m training.curate --real train.jsonl --synthetic F.jsonl --tests FOLDER --out F.jsonl --manifest F.json`.
+"""Stage-2 data: `python -m training.curate --real F --synthetic F --tests FOLDER --out F --manifest F.json`.
 
 Duplicates and leaks go, rows whose label other parts of the data contradict go, sources are capped and weighted.
 """
@@ -22,12 +22,12 @@ from sklearn.model_selection import KFold
 from tqdm import tqdm
 
 from training.grammar import ELEMENTS
-from training.leaks import PERMUTATIONS, Leaks, folded, signature
+from training.leaks import PERMUTATIONS, REAL_THRESHOLD, Leaks, folded, signature
 from training.rows import BadInput, read_rows
 
 Raw = dict[str, Any]
 Sketches = Mapping[str, MinHash]
-NEAR = 0.8
+NEAR = 0.9
 """MinHash similarity from which two rows of one direction are the same row written twice."""
 
 PARTS = 4
@@ -108,7 +108,7 @@ def without_leaks(rows: Sequence[Raw], leaks: Leaks, sketches: Sketches, ledger:
 
 
 def agreement(rows: Sequence[Raw]) -> list[float]:
-    """For every row, how probable its label is to a plain classifier trained on the other parts of its language and direction."""
+    """How probable each label is to a plain classifier trained on the other parts of its language and direction."""
     chances = [1.0] * len(rows)
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -130,7 +130,9 @@ def agreement(rows: Sequence[Raw]) -> list[float]:
 
 
 def _plain_classifier() -> SGDClassifier:
-    return SGDClassifier("log_loss", alpha=3e-6, max_iter=8, tol=None, average=True, class_weight="balanced", random_state=0)
+    return SGDClassifier(
+        "log_loss", alpha=3e-6, max_iter=8, tol=None, average=True, class_weight="balanced", random_state=0
+    )
 
 
 def weighed(rows: Sequence[Raw], plan: Plan, ledger: Ledger) -> list[Raw]:
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, required=True)
     parser.add_argument("--tests", type=Path, required=True, help="folder of test_*.jsonl")
-    parser.add_argument("--aside", type=Path, nargs="*", default=[], help="further files nothing may repeat (dev splits)")
+    parser.add_argument("--aside", type=Path, nargs="*", default=[], help="more files nothing may repeat")
     parser.add_argument("--plan", type=Path, default=ELEMENTS / "curation.yaml")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
@@ -203,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = Plan.read(options.plan)
         real, synthetic = read(options.real), read(options.synthetic)
-        leaks = Leaks.of_folder(options.tests)
+        leaks = Leaks.of_folder(options.tests, REAL_THRESHOLD)
         for file in options.aside:
             for row in read(file):
                 leaks.add(text_of(row))

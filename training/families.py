@@ -1,4 +1,4 @@
-"""The families of synthetic rows: requests, topics, adverts, contrasts, attacks, answers; harmful and harmless in equal number."""
+"""The families of synthetic rows (requests, adverts, attacks, answers, ...), harmful and harmless in equal number."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from training.grammar import Element, Language, expand, finished, held, spread
-
 
 _SHARED = ("group", "crowd", "job", "province", "food", "event")
 """Slots that question and reply must fill alike."""
@@ -43,7 +42,8 @@ class Writer:
         return [template for template in templates if held(template) == self.dev]
 
     def elements(self, unsafe: bool, subcategory: str) -> list[Element]:
-        return [e for e in self.language.behaviours if (e.unsafe, e.subcategory, e.held) == (unsafe, subcategory, self.dev)]
+        wanted = (unsafe, subcategory, self.dev)
+        return [e for e in self.language.behaviours if (e.unsafe, e.subcategory, e.held) == wanted]
 
     def topics(self, subcategory: str, wrongs_only: bool) -> list[Element]:
         """Topics of a sub-category; those that are no wrong in themselves can be left out."""
@@ -63,7 +63,7 @@ class Writer:
         return replace(element, text=expand(element.text, self.language.slots, self.rng))
 
     def request(self, element: Element) -> str:
-        """A question or order about a behaviour, in one of the shared task types, sometimes with a setting before it."""
+        """A question or order about a behaviour, in one of the task types, sometimes with a setting before it."""
         tasks = self.language.tasks
         style = self.rng.choice(list(tasks["shared"]))
         body = self.rng.choice(tasks["shared"][style])
@@ -110,7 +110,7 @@ def adverts(writer: Writer, count: int) -> Iterator[Written]:
 
 
 def contrasts(writer: Writer, count: int) -> Iterator[Written]:
-    """Look-alikes: homonyms, figures of speech, definitions, history, public facts, safety, and harmful twins of each."""
+    """Look-alikes (homonyms, figures of speech, definitions, history, public facts, safety) and harmful twins."""
     for entry in writer.language.files["contrasts"]:
         labels = (entry["category"], entry["subcategory"])
         for unsafe, part in ((True, "unsafe"), (False, "safe")):
@@ -124,7 +124,8 @@ def contrasts(writer: Writer, count: int) -> Iterator[Written]:
 def attacks(writer: Writer, count: int) -> Iterator[Written]:
     """Jailbreak wrappers, prompt extraction, injected documents, and harmless texts of the same shapes."""
     parts = writer.language.files["attacks"]
-    pools = {label: [e for e in writer.language.behaviours if (e.unsafe, e.held) == (label, writer.dev)] for label in (True, False)}
+    usual = [e for e in writer.language.behaviours if e.held == writer.dev]
+    pools = {label: [e for e in usual if e.unsafe is label] for label in (True, False)}
     shapes = {"wrappers": count // 2, "extraction": count // 4, "docs": count // 4}
     for shape, number in shapes.items():
         for unsafe in (True, False):
@@ -177,7 +178,8 @@ def _answer_template(writer: Writer, kind: str, harmful: bool, parts: Mapping[st
         case "refuse":
             return pick("refuse_open") + pick("refuse") + pick("redirect")
         case "refuse_then_comply":
-            return pick("refuse_open") + pick("refuse") + pick("refuse_then_comply") + pick("steps") + pick("unsafe_tail")
+            parting = pick("refuse_open") + pick("refuse") + pick("refuse_then_comply")
+            return parting + pick("steps") + pick("unsafe_tail")
         case "comply_then_refuse":
             return pick("comply_then_refuse") + pick("redirect")
         case _:
@@ -194,18 +196,21 @@ def talk(writer: Writer, safe: int, unsafe: int) -> Iterator[Written]:
             for topic in spread(writer.topics(subcategory, wrongs_only=label), count, writer.rng):
                 manner = "topic_neutral" if topic.neutral else "topic_harmless"
                 asked = writer.sentence(writer.rng.choice(tasks[manner]), t=topic.text)
-                said = writer.sentence(writer.rng.choice(parts["topic_neutral" if topic.neutral else name]), t=topic.text)
+                fitting = parts["topic_neutral" if topic.neutral else name]
+                said = writer.sentence(writer.rng.choice(fitting), t=topic.text)
                 yield writer.written("talk", (asked, said), label, (topic.category, subcategory))
 
 
 def statements(writer: Writer, per_label: int) -> Iterator[Written]:
     """Abusive, prejudiced, false or callous replies to ordinary messages, and decent replies to the same ones."""
     parts = writer.language.files["answers"]
+    slots = writer.language.slots
+    shared = [slot for slot in _SHARED if slot in slots]
     for category, questions in parts["questions"].items():
         for unsafe, name in ((True, "statements_unsafe"), (False, "statements_safe")):
             for _ in range(per_label):
                 index = writer.rng.randrange(len(questions))
-                drawn = {slot: writer.rng.choice(writer.language.slots[slot]) for slot in _SHARED if slot in writer.language.slots}
+                drawn = {slot: writer.rng.choice(slots[slot]) for slot in shared}
                 asked = writer.sentence(questions[index], **drawn)
                 said = writer.sentence(parts[name][category][index], **drawn)
                 yield writer.written("statement", (asked, said), unsafe, (category, name))

@@ -1,4 +1,4 @@
-"""Splits nothing trains on: `python -m training.heldout --out FOLDER` writes dev2.jsonl, lookalikes_dev.jsonl, lookalikes_heldout.jsonl."""
+"""Splits nothing trains on, a second dev split and look-alikes: `python -m training.heldout --out FOLDER`."""
 
 import argparse
 import hashlib

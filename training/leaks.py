@@ -11,6 +11,11 @@ from training.rows import BadInput
 
 PERMUTATIONS = 64
 THRESHOLD = 0.6
+"""For texts we write ourselves: they cost nothing, so the doubt is theirs."""
+
+REAL_THRESHOLD = 0.8
+"""For real rows, which the data's builders have checked once: templates and stock phrases they share are no leaks."""
+
 SHORT = 6
 """Folded texts of fewer characters than this ("hello", "你好") are greetings, not leaks."""
 
@@ -42,12 +47,12 @@ class Leaks:
             self.add(text)
 
     @classmethod
-    def of_folder(cls, folder: Path) -> "Leaks":
+    def of_folder(cls, folder: Path, threshold: float = THRESHOLD) -> "Leaks":
         """Every prompt and response of the folder's `test_*.jsonl`. Raises BadInput when there is none."""
         files = sorted(folder.glob("test_*.jsonl"))
         if not files:
             raise BadInput(f"{folder}: no test_*.jsonl to check against")
-        return cls(text for file in files for text in texts_of(file))
+        return cls((text for file in files for text in texts_of(file)), threshold)
 
     def add(self, text: str) -> None:
         """Texts once added are found again."""
@@ -57,7 +62,7 @@ class Leaks:
             self._exact.add(plain)
 
     def found(self, text: str, sketch: MinHash | None = None) -> bool:
-        """Whether a text repeats, or nearly repeats, one of the index. `sketch` is its signature, where that is at hand."""
+        """Whether a text repeats, or nearly repeats, one of the index. `sketch`: its signature, if at hand."""
         plain = folded(text)
         if len(plain) < SHORT:
             return False

@@ -1,4 +1,4 @@
-"""Stage-1 data: `python -m training.synthesize --out F.jsonl [--dev F.jsonl] [--tests FOLDER]`, by the grammar or by chat models."""
+"""Stage-1 data, by the grammar or by chat models: `python -m training.synthesize --out F.jsonl [--tests FOLDER]`."""
 
 import argparse
 import hashlib

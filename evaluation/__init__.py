@@ -1,0 +1,1 @@
+"""One harness for every guard the runtime can load: scores, reports, Libra-Test, robustness."""
