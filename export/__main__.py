@@ -1,5 +1,6 @@
 """`python -m export MODEL_DIR --family libra_guard --out ARTEFACT --precision int8 --target cpu`."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--head/--no-head", default=True, help="Keep the whole head, for format health and explanations.")
 def main(checkpoint: Path, out: Path, precision: str, **options: object) -> None:
     """Turn a local checkpoint into a guard artefact, and check it against the checkpoint."""
+    logging.disable(logging.WARNING)
     order = Order(checkpoint, out, precision=Precision(precision), **options)  # type: ignore[arg-type]
     try:
         found = export(order)

@@ -15,7 +15,7 @@ LEVEL = 0
 """MatMulNBits multiplies in fp32: level 4 (int8 activations) is faster and turns verdicts over on some models
 (onnxruntime #29849, Qwen3-0.6B)."""
 
-_LARGEST_FILE = 1_800_000_000
+_LARGEST_FILE = 2_100_000_000
 """A protobuf holds 2 GiB: larger weights go into a file beside the graph."""
 
 

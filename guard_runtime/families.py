@@ -96,19 +96,24 @@ _LIBRA_TURNS: Mapping[Direction, tuple[Message, ...]] = {
 _WITH_ATTACK = {PROMPT: _once(CATEGORIES), RESPONSE: _once(HARMS)}
 
 
-def _libra(name: str) -> Family:
-    """`不安全` is two tokens, `不` then `安全`, and the first decides: P(不安全) = P(不) P(安全|不), P(安全|不) ~ 1."""
+def _libra(name: str, *words: Word) -> Family:
     return Family(
         name=name,
         messages=_LIBRA_TURNS,
         asked=_WITH_ATTACK,
         forced=LIBRA_ANSWER,
-        words=(Word("safe", "安全"), Word("unsafe", "不安全", first="不")),
+        words=words,
         risky=frozenset({"unsafe"}),
         json_key="答案",
         rationale='",\n  "分析": "',
     )
 
+
+LIBRA_GUARD = _libra("libra_guard", Word("safe", "安全"), Word("unsafe", "不安全", first="不"))
+"""`不安全` is two tokens, `不` then `安全`, and the first decides: P(不安全) = P(不) P(安全|不), and P(安全|不) ~ 1."""
+
+INSTRUCT = _libra("instruct", Word("safe", "安全", first=None), Word("unsafe", "不安全", first=None))
+"""Any chat model asked with Libra's prompt. In a small vocabulary either word may begin with a piece of a character."""
 
 _QWEN_KINDS: Mapping[str, Categories] = {
     "Violent": (C.ILLEGAL_ACTIVITIES_AND_CRIME,),
@@ -327,8 +332,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         family.name: family
         for family in (
-            _libra("libra_guard"),
-            _libra("instruct"),
+            LIBRA_GUARD,
+            INSTRUCT,
             QWEN3GUARD_GEN,
             QWEN3GUARD_STREAM,
             _llama("llama_guard_3"),
