@@ -23,6 +23,7 @@ from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
 from gateway.judge import Judge
 from gateway.metrics import Metrics
 from gateway.provider import refuse_forbidden
+from gateway.receipts import Receipts
 from gateway.sinks import LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, bearer
 from guard_runtime.language import language_of
@@ -45,14 +46,16 @@ class Gateway:
 def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
     metrics = Metrics()
-    sinks = (*([LogSink()] if gateway.sinks is None else gateway.sinks), metrics)
-    desk = _Desk(gateway, Gatekeeper(gateway.judge, sinks), metrics)
+    receipts = Receipts()
+    sinks = (*([LogSink()] if gateway.sinks is None else gateway.sinks), metrics, receipts)
+    desk = _Desk(gateway, Gatekeeper(gateway.judge, sinks), metrics, receipts)
     routes = [
         HttpRoute("/healthz", desk.health, methods=["GET"]),
         HttpRoute("/readyz", desk.ready, methods=["GET"]),
         HttpRoute("/metrics", desk.metrics, methods=["GET"]),
         HttpRoute("/v1/models", desk.models, methods=["GET"]),
         HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
+        HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
         *(HttpRoute(dialect.path, desk.endpoint(dialect), methods=["POST"]) for dialect in DIALECTS),
     ]
     app = Starlette(
@@ -67,10 +70,11 @@ def create_app(gateway: Gateway) -> Starlette:
 class _Desk:
     """The endpoints."""
 
-    def __init__(self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics) -> None:
+    def __init__(self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics, receipts: Receipts) -> None:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
         self._metrics = metrics
+        self._receipts = receipts
         self._up = False
 
     @asynccontextmanager
@@ -110,6 +114,9 @@ class _Desk:
         name = request.path_params["model"]
         self._route(tenant, name)
         return _json(_model(name))
+
+    async def receipt(self, request: Request) -> Response:
+        return _json(self._receipts.find(request.path_params["case"], self._tenant(request).id))
 
     def endpoint(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:

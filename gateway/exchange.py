@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 import orjson
@@ -12,12 +12,14 @@ from gateway.dialects.dialect import Choice, Dialect, Json
 from gateway.dialects.sse import encode
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
 from gateway.judge import Judge, Judgement, is_outage
+from gateway.ledger import Ledger
 from gateway.outcome import Ended, StreamOutcome
 from gateway.policy import Action, OnBlock, Policy, Rewrite
 from gateway.rewriters import CannotMask, edited, mask_edits, refusal, rewrite_of
 from gateway.sinks import Record, Sink
 from gateway.streaming import GuardedStream, Terms
 from gateway.tenants import Tenant
+from gateway.trust import parted
 from gateway.upstreams import Upstream
 from guard_runtime.conversation import Conversation, Direction
 
@@ -57,49 +59,6 @@ class Exchange:
         return self.tenant.policy
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What is known of an exchange so far; becomes its record."""
-
-    judgements: list[tuple[Direction, Judgement]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-    characters: dict[str, int] = field(default_factory=dict)
-    replies: list[str] = field(default_factory=list)
-
-    def spend(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def judged(self, judgement: Judgement) -> None:
-        direction = judgement.decision.direction
-        self.judgements.append((direction, judgement))
-        self.spend(f"guard_{direction}", judgement.seconds)
-
-    def streamed(self, outcome: StreamOutcome) -> None:
-        if outcome.judgement is not None:
-            self.judged(outcome.judgement)
-        self.used({"usage": outcome.usage})
-        for stage, seconds in outcome.seconds.items():
-            if stage != "guard":
-                self.spend(stage, seconds)
-        self.characters |= {
-            "released": outcome.released,
-            "cleared": outcome.cleared,
-            "unguarded": outcome.unguarded,
-            "masked": outcome.masked,
-            "judged": outcome.judged,
-            "checks": outcome.checks,
-        }
-        self.replies.extend((outcome.text or {}).values())
-        self.replies.extend(part.text for part in outcome.withheld if part.text)
-
-    def used(self, answer: Json) -> None:
-        usage = answer.get("usage")
-        for key, value in usage.items() if isinstance(usage, Mapping) else ():
-            if isinstance(value, int):
-                self.tokens[key] = self.tokens.get(key, 0) + value
-
-
 class Gatekeeper:
     """Serves exchanges. Every one ends in exactly one reply and one record."""
 
@@ -117,7 +76,9 @@ class Gatekeeper:
             return self.reply(exchange, exchange.dialect.error(exc), exc.status, dict(exc.headers))
 
     async def _serve(self, exchange: Exchange, ledger: Ledger) -> Response:
-        judgement = await self._look(exchange, exchange.conversation, ledger)
+        asked, trusted = parted(exchange.conversation, exchange.policy.trust)
+        ledger.saw(Direction.PROMPT, trusted, trusted=True)
+        judgement = await self._look(exchange, asked, ledger)
         match judgement.decision.action:
             case Action.BLOCK:
                 return self._blocked(exchange, judgement, ledger)
@@ -134,6 +95,7 @@ class Gatekeeper:
         return await self._answered(exchange, body, answer, ledger)
 
     async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
+        ledger.saw(conversation.direction, conversation.judged)
         judgement = await self._judge.judge(exchange.policy, conversation)
         ledger.judged(judgement)
         if is_outage(judgement.decision):
@@ -200,7 +162,7 @@ class Gatekeeper:
         return answer
 
     async def _answered(self, exchange: Exchange, body: Json, answer: Json, ledger: Ledger) -> Response:
-        choices = exchange.dialect.read_answer(answer)
+        choices = exchange.dialect.read_answer(answer, exchange.body)
         worst: list[Judgement] = []
         for choice in choices:
             answer, judgement = await self._choice(exchange, body, (answer, choice), ledger)
@@ -245,7 +207,7 @@ class Gatekeeper:
         asked = exchange.dialect.instructed(body, instruction)
         for _ in range(policy.max_regenerations):
             other = await self._ask(exchange, asked, ledger)
-            first = exchange.dialect.read_answer(other)[0]
+            first = exchange.dialect.read_answer(other, exchange.body)[0]
             judgement = await self._look(exchange, exchange.conversation.reply(*first.parts), ledger)
             if judgement.decision.action < Action.REWRITE:
                 return other
@@ -274,6 +236,7 @@ class Gatekeeper:
                 policy=policy.hash,
                 guard=self._judge.version,
                 judgements=tuple(ledger.judgements),
+                read=tuple(ledger.read),
                 seconds=ledger.seconds,
                 tokens=ledger.tokens,
                 characters=ledger.characters,
@@ -294,6 +257,7 @@ class Gatekeeper:
             "x-libragate-decision": decision,
             "x-libragate-policy": exchange.policy.hash,
             "x-libragate-guard": self._judge.version,
+            "x-libragate-receipt": f"/v1/receipts/{exchange.id}",
         }
 
     def reply(

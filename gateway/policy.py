@@ -79,6 +79,13 @@ class DirectionPolicy:
     on_unreadable: Action = Action.BLOCK
 
 
+class Trusted(StrEnum):
+    """What the tenant itself wrote, and a policy may let pass unread: its system prompt, its tools and schemas."""
+
+    SYSTEM = "system"
+    TOOLS = "tools"
+
+
 class OnBlock(StrEnum):
     """What a caller gets for a blocked prompt: a 400, or a 200 whose message is a refusal."""
 
@@ -98,6 +105,7 @@ class Policy:
     max_regenerations: int = 1
     record_text: bool = False
     expose_scores: bool = False
+    trust: frozenset[Trusted] = frozenset()
     stream: StreamSettings = field(default_factory=StreamSettings)
 
     def toward(self, direction: Direction) -> DirectionPolicy:

@@ -9,9 +9,25 @@ import orjson
 import structlog
 
 from gateway.judge import Judgement
-from gateway.policy import Decision
+from gateway.policy import Decision, Reason
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One piece of content: where it stood, of what kind, how long, and whether it was `scanned`, `trusted` by the
+    policy, or `unread`."""
+
+    direction: Direction
+    place: str
+    kind: str
+    characters: int
+    how: str
+
+
+MOST_READ = 200
+"""Pieces a record names one by one; of the rest it gives the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class Record:
     policy: str | None = None
     guard: str = ""
     judgements: tuple[tuple[Direction, Judgement], ...] = ()
+    read: tuple[Read, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
     characters: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +75,9 @@ class Record:
             "decisions": [_said(d) for _, judgement in self.judgements for d in _fired(judgement)],
             "risk": {str(direction): _risk(self.judgements, direction) for direction in Direction},
             "coverage": {str(direction): _coverage(self.judgements, direction) for direction in Direction},
+            "read": [_piece(read) for read in self.read[:MOST_READ]],
+            "read_more": max(0, len(self.read) - MOST_READ),
+            "unread": _unread(self.judgements),
             "failures": [failure for _, judgement in self.judgements for failure in judgement.failures],
             "tokens": dict(self.tokens),
             "characters": dict(self.characters),
@@ -86,6 +106,25 @@ def _said(decision: Decision) -> dict[str, Any]:
         "rule": decision.place or None,
         **({"detail": decision.detail} if decision.detail else {}),
     }
+
+
+def _piece(read: Read) -> list[str | int]:
+    return [str(read.direction), read.place, read.kind, read.characters, read.how]
+
+
+def _unread(judgements: tuple[tuple[Direction, Judgement], ...]) -> list[dict[str, Any]]:
+    """What no guard looked at, and what the policy said about it."""
+    return [
+        {
+            "direction": str(direction),
+            "what": decision.detail,
+            "rule": f"on_unreadable.{direction}",
+            "action": decision.action.name.lower(),
+        }
+        for direction, judgement in judgements
+        for decision in judgement.decisions
+        if decision.reason is Reason.UNREADABLE
+    ]
 
 
 def _risk(judgements: tuple[tuple[Direction, Judgement], ...], direction: Direction) -> float | None:
