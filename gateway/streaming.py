@@ -112,7 +112,9 @@ class GuardedStream(Response):
         terms, policy = self._terms, self._terms.policy
         deadline = anyio.current_time() + policy.stream.timeout
         body = terms.body
-        for further in reversed(range(policy.max_regenerations + 1)):
+        # Asking again gives one answer: a caller who wants several gets the safe message in each of them.
+        tries = policy.max_regenerations if (terms.body.get("n") or 1) == 1 else 0
+        for further in reversed(range(tries + 1)):
             relay = _Relay(terms, body, self._judge, caller, self._tally)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
             if not ending.again:
@@ -244,7 +246,7 @@ class _Relay:
     async def _pass_on(self, events: Sequence[Free]) -> None:
         if not events:
             return
-        ready = [self._stream.edited(free.event, free.texts) if free.edited else free.event for free in events]
+        ready = [self._stream.edited(free.event, free.texts if free.edited else {}) for free in events]
         if not await self._caller.write(b"".join(map(encode, ready))):
             return
         self._sent += len(ready)

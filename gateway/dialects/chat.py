@@ -113,7 +113,7 @@ class Chat:
         turns = [_turn(message, path) for message, path in items(body["messages"], ("messages",))]
         return Conversation((Turn(Role.SYSTEM, options), *turns) if options else tuple(turns))
 
-    def read_answer(self, answer: Json) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:

@@ -70,7 +70,7 @@ class ChoiceStream:
         return deltas
 
     def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
-        if event.data is None:
+        if event.data is None or not texts:
             return event
         choices = [self._format.edited(choice, choice["index"], texts) for choice in event.data.get("choices") or ()]
         kept = {key: value for key, value in event.data.items() if ("chunk", key) not in texts}

@@ -89,7 +89,7 @@ class Completions:
         except (ValueError, OverflowError, IndexError, KeyError) as exc:
             raise BadRequest(f"{param} holds a token id that this model does not have", param=param) from exc
 
-    def read_answer(self, answer: Json) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:

@@ -62,8 +62,9 @@ class Dialect(Protocol):
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
 
-    def read_answer(self, answer: Json) -> tuple[Choice, ...]:
-        """Every string a caller can receive. Raises `UpstreamError` when it is not an answer of this dialect."""
+    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+        """Every string a caller can receive, but for what only repeats the request `asked`. Raises `UpstreamError` when
+        it is not an answer of this dialect."""
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         """The body of the 400 for a prompt that is blocked."""
@@ -95,7 +96,8 @@ class DialectStream(Protocol):
         upstream's own error raises it as `UpstreamError` too."""
 
     def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
-        """The event with the text of these channels replaced."""
+        """The event as it leaves, with the text of these channels replaced. Called for every event in the order they
+        leave, with no texts where nothing is replaced: where events repeat a text, they repeat it as it left."""
 
     def sent(self, event: Event) -> None:
         """Note an event that has left for the caller."""

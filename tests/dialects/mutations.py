@@ -1,6 +1,5 @@
 """Bodies changed in one place: a sentence put at every leaf, a key nobody knows in every object, wrong types."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,14 +23,12 @@ def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def replaced(body: Any, path: Path, value: Any) -> Any:
-    body = copy.deepcopy(body)
+    """A copy with that value at the path; the rest is shared."""
     if not path:
         return value
-    holder = body
-    for step in path[:-1]:
-        holder = holder[step]
-    holder[path[-1]] = value
-    return body
+    new = body.copy()
+    new[path[0]] = replaced(body[path[0]], path[1:], value)
+    return new
 
 
 def smuggled(body: Any) -> Iterator[tuple[Path, Any]]:
