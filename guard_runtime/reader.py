@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
 
-from guard_runtime.batcher import Batcher, Urgency
+from guard_runtime.batcher import Urgency
 from guard_runtime.cache import VerdictCache
 from guard_runtime.conversation import Conversation, Direction, Part
 from guard_runtime.errors import GuardError
@@ -28,6 +28,20 @@ class Described(Protocol):
 
     @property
     def operating_points(self) -> OperatingPoints: ...
+
+
+class Scorer(Protocol):
+    """Who is asked about one passage: a batcher with a model behind it, or a server far away."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def queued(self) -> int: ...
+
+    async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict: ...
+
+    def running(self) -> AbstractAsyncContextManager[object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,7 @@ class Reader:
     def __init__(
         self,
         guard: Described,
-        batcher: Batcher,
+        batcher: Scorer,
         cache: VerdictCache,
         *,
         reach: Reach = Reach(),

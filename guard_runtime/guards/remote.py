@@ -1,0 +1,295 @@
+"""The same guards behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp), and another LibraGate's own guard."""
+
+import json
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import anyio
+
+from guard_runtime.batcher import Urgency
+from guard_runtime.breaker import Breaker
+from guard_runtime.cache import VerdictCache
+from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
+from guard_runtime.families import ANSWER, QUESTION, Family, Word
+from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guards.generative import parsed
+from guard_runtime.prompt import Label, Slot, words
+from guard_runtime.reader import Reader
+from guard_runtime.scoring import probability, spread, together
+from guard_runtime.verdict import CATEGORIES, Coverage, Verdict
+
+MAX_REPLY = 1 << 20
+FIRST_TOKENS = 24
+"""Tokens asked for at first: enough for every family's words before its verdict."""
+
+WRITTEN_TOKENS = 256
+TOP = 20
+HEALTH = 0.95
+ROUNDING = 0.01
+"""Probabilities that sum to more than this above 1 are not believed."""
+
+_CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_|][\w| .-]{0,40}>)|\[(?=/?INST\]|gMASK\])")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all."""
+
+    url: str
+    model: str
+    key: str = ""
+    deadline: float = 10.0
+    connections: int = 32
+
+
+class Dialogue(Protocol):
+    """What is said to one kind of server, and what its answers mean."""
+
+    @property
+    def path(self) -> str: ...
+
+    def question(self, passage: Passage, model: str) -> dict[str, Any]: ...
+
+    def again(self, body: dict[str, Any], reply: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What to ask next where the reply does not decide; None where it does."""
+
+    def verdict(self, name: str, passage: Passage, reply: Mapping[str, Any]) -> Verdict:
+        """Raises `GuardFailed` for an answer that gives no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatGuard:
+    """A guard family through `/chat/completions`. The verdict is read off the log-probabilities at the position where
+    the family's words before it end; a server that gives none, or a guard that leaves its form, is read in words.
+
+    `temperature` and `bias` calibrate log P(risky) - log P(safe). Families that ask several questions are not served
+    this way: their questions need template variables no server takes in a standard way.
+    """
+
+    family: Family
+    temperature: float = 1.0
+    bias: float = 0.0
+    path = "/chat/completions"
+
+    def __post_init__(self) -> None:
+        if self.family.heads or any(len(asked) > 1 or asked[0].variables for asked in self.family.asked.values()):
+            raise GuardFailed(f"family {self.family.name} is not served by a chat endpoint: export it")
+
+    def question(self, passage: Passage, model: str) -> dict[str, Any]:
+        filled = words(passage)
+        messages = [
+            {"role": message.role.value, "content": _filled(message.content, filled)}
+            for message in self.family.messages[passage.direction]
+        ]
+        asked = {"model": model, "messages": messages, "temperature": 0, "max_tokens": FIRST_TOKENS}
+        return {**asked, "logprobs": True, "top_logprobs": TOP, "stream": False}
+
+    def again(self, body: dict[str, Any], reply: Mapping[str, Any]) -> dict[str, Any] | None:
+        if body["max_tokens"] >= WRITTEN_TOKENS or self._margin(reply) is not None or self._read(reply) is not None:
+            return None
+        return {**body, "max_tokens": WRITTEN_TOKENS}
+
+    def verdict(self, name: str, passage: Passage, reply: Mapping[str, Any]) -> Verdict:
+        margin = self._margin(reply)
+        if margin is not None:
+            risk = probability(margin, self.temperature, self.bias)
+        elif (label := self._read(reply)) is not None:
+            risk = 1.0 if label.name in self.family.risky else 0.0
+        else:
+            raise GuardFailed(f"{name}: neither log-probabilities nor an answer that can be read")
+        scores = together([spread(risk, self.family.asked[passage.direction][0].categories, {})])
+        return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
+
+    def _read(self, reply: Mapping[str, Any]) -> Label | None:
+        labels = [Label(word.name, n, word.text) for n, word in enumerate(self.family.words)]
+        return parsed(_content(reply), labels, self.family.json_key)
+
+    def _margin(self, reply: Mapping[str, Any]) -> float | None:
+        """log P(risky) - log P(safe) at the verdict's position, if the labels have all but 5 % of the probability."""
+        before = ""
+        for position in _positions(reply):
+            found = {word.name: 0.0 for word in self.family.words}
+            if before.strip() == self.family.forced.strip():
+                for text, logprob in _tops(position):
+                    if (word := self._word(text)) is not None:
+                        found[word.name] += math.exp(logprob)
+            if HEALTH <= sum(found.values()) <= 1 + ROUNDING:
+                return self._odds(found)
+            before += str(position.get("token", ""))
+        return None
+
+    def _word(self, text: str) -> Word | None:
+        """The one label that begins with this token."""
+        bare = text.strip()
+        starts = [word for word in self.family.words if bare and word.text.strip().startswith(bare)]
+        return starts[0] if len(starts) == 1 else None
+
+    def _odds(self, found: Mapping[str, float]) -> float:
+        risky = sum(part for name, part in found.items() if name in self.family.risky)
+        safe = sum(part for name, part in found.items() if name not in self.family.risky)
+        return math.log(max(risky, 1e-12)) - math.log(max(safe, 1e-12))
+
+
+@dataclass(frozen=True, slots=True)
+class LibraGate:
+    """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure."""
+
+    path = "/moderations"
+
+    def question(self, passage: Passage, model: str) -> dict[str, Any]:
+        return {"model": model, "input": passage.text}
+
+    def again(self, body: dict[str, Any], reply: Mapping[str, Any]) -> dict[str, Any] | None:
+        return None
+
+    def verdict(self, name: str, passage: Passage, reply: Mapping[str, Any]) -> Verdict:
+        try:
+            (result,) = reply["results"]
+            scores = {category: result["category_scores"][category.value] for category in CATEGORIES}
+        except (KeyError, TypeError, ValueError) as exc:
+            raise GuardFailed(f"{name}: the reply is not LibraGate's: {exc!r}") from exc
+        return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
+
+
+class Remote:
+    """Asks about each passage on its own; a `Scorer` for a `Reader`. Every call has a deadline, redirects are refused,
+    and after failures in a row the breaker answers at once."""
+
+    def __init__(self, name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None) -> None:
+        self.name = name
+        self.version = f"{server.model}@{dialogue.path}"
+        self.operating_points: OperatingPoints = {}
+        self.queued = 0
+        self._server = server
+        self._dialogue = dialogue
+        self._breaker = breaker or Breaker()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._session is not None and self._breaker.closed
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Remote"]:
+        connector = aiohttp.TCPConnector(limit=self._server.connections)
+        headers = {"authorization": f"Bearer {self._server.key}"} if self._server.key else {}
+        async with aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False) as session:
+            self._session = session
+            try:
+                yield self
+            finally:
+                self._session = None
+
+    async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
+        """Raises `GuardTimeout` at the deadline, `GuardOverloaded` where the server says so, else `GuardFailed`."""
+        del urgency
+        self._breaker.enter()
+        self.queued += 1
+        try:
+            verdict = await self._within_deadline(passage)
+        except GuardOverloaded:
+            self._breaker.left()
+            raise
+        except GuardError:
+            self._breaker.failed()
+            raise
+        except BaseException:
+            self._breaker.left()
+            raise
+        finally:
+            self.queued -= 1
+        self._breaker.succeeded()
+        return verdict
+
+    async def _within_deadline(self, passage: Passage) -> Verdict:
+        try:
+            with anyio.fail_after(self._server.deadline):
+                body: dict[str, Any] | None = self._dialogue.question(passage, self._server.model)
+                while body is not None:
+                    reply = await self._ask(body)
+                    body = self._dialogue.again(body, reply)
+        except TimeoutError as exc:
+            raise GuardTimeout(f"{self.name}: no verdict within {self._server.deadline:g} s") from exc
+        return self._dialogue.verdict(self.name, passage, reply)
+
+    async def _ask(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._session is None:
+            raise GuardFailed(f"{self.name}: is not running")
+        url = self._server.url.rstrip("/") + self._dialogue.path
+        try:
+            async with self._session.post(url, json=body, allow_redirects=False) as response:
+                if response.status == 429:
+                    raise GuardOverloaded(f"{self.name}: the server asks for patience")
+                if response.status != 200:
+                    raise GuardFailed(f"{self.name}: the server answered {response.status}")
+                content = await response.content.read(MAX_REPLY + 1)
+                while len(content) <= MAX_REPLY and (more := await response.content.read(MAX_REPLY)):
+                    content += more
+        except (aiohttp.ClientError, OSError) as exc:
+            raise GuardFailed(f"{self.name}: the server cannot be reached: {type(exc).__name__}") from exc
+        return _object(self.name, content)
+
+
+def load_remote(name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None) -> Reader:
+    """The guard behind this server, reading conversations. Nothing is asked of the server before the first check."""
+    remote = Remote(name, server, dialogue, breaker)
+    return Reader(remote, remote, VerdictCache(16 << 20, os.urandom(32)))
+
+
+def _object(name: str, content: bytes) -> Mapping[str, Any]:
+    if len(content) > MAX_REPLY:
+        raise GuardFailed(f"{name}: the reply is larger than {MAX_REPLY} bytes")
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise GuardFailed(f"{name}: the reply is not JSON") from exc
+    if not isinstance(reply, dict):
+        raise GuardFailed(f"{name}: the reply is not an object")
+    return reply
+
+
+def _filled(content: str, filled: Mapping[Slot, str]) -> str:
+    for mark, slot in ((QUESTION, Slot.QUESTION), (ANSWER, Slot.ANSWER)):
+        content = content.replace(mark, neutral(filled[slot]))
+    return content
+
+
+def neutral(text: str) -> str:
+    """Text in which nothing reads as a control token. The server's tokenizer would take `<|im_end|>` for one: a
+    zero-width space after the bracket makes it plain letters."""
+    return _CONTROL.sub(lambda found: found.group() + "\u200b", text)
+
+
+def _choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = reply.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def _content(reply: Mapping[str, Any]) -> str:
+    message = _choice(reply).get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def _positions(reply: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    logprobs = _choice(reply).get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return [item for item in content if isinstance(item, dict)] if isinstance(content, list) else ()
+
+
+def _tops(position: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Tokens and their log-probabilities: finite and at most 0, or they are not believed."""
+    found = position.get("top_logprobs")
+    pairs = [(item.get("token"), item.get("logprob")) for item in found if isinstance(item, dict)] if found else []
+    return [
+        (token, float(logprob))
+        for token, logprob in pairs
+        if isinstance(token, str) and isinstance(logprob, int | float) and math.isfinite(logprob) and logprob <= 1e-6
+    ]
