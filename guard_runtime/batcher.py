@@ -130,14 +130,11 @@ class Batcher:
         """Serves while it is open. On the way out, whoever still waits is told."""
         if not self._closed:
             raise GuardFailed(f"{self.name}: runs already")
-        try:
-            async with anyio.create_task_group() as tasks:
-                self._closed = ""
-                tasks.start_soon(self._serve)
-                yield self
-                tasks.cancel_scope.cancel()
-        finally:
-            self._close("is shut down")
+        async with anyio.create_task_group() as tasks:
+            self._closed = ""
+            tasks.start_soon(self._serve)
+            yield self
+            tasks.cancel_scope.cancel()
 
     async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
         """Raises `GuardOverloaded` at once when the queue is full, `GuardFailed` when the model gives no verdict."""
@@ -169,7 +166,7 @@ class Batcher:
                 await self._answer(self._running)
                 self._running = ()
         finally:
-            self._close("has stopped")
+            self._close("is shut down")
 
     def _take(self) -> tuple[_Job, ...]:
         taken: list[_Job] = []
