@@ -252,7 +252,12 @@ class Gatekeeper:
     def headers(self, exchange: Exchange, judgement: Judgement | None) -> dict[str, str]:
         """What every reply says of itself: the case, what was decided, under which policy, by which guard."""
         decision = judgement.decision.action.name.lower() if judgement else "none"
+        scores = {}
+        if exchange.policy.expose_scores and judgement is not None:
+            risks = sorted({f"{d.category}={d.score:.3f}" for d in judgement.decisions if d.score is not None})
+            scores = {"x-libragate-scores": ",".join(risks)}
         return {
+            **scores,
             "x-request-id": exchange.id,
             "x-libragate-decision": decision,
             "x-libragate-policy": exchange.policy.hash,

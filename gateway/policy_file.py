@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from gateway.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode, StreamSettings
+from gateway.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode, StreamSettings, Trusted
 from gateway.wording import complaint, shown, suggestion
 from gateway.yaml_file import Keys
 from guard_runtime.conversation import Direction
@@ -147,6 +147,10 @@ class PolicyFile(_File):
     expose_scores: bool = Field(
         default=False, description="把得分告诉调用方。Tell the caller scores: it helps an attacker."
     )
+    trust: list[Literal["system", "tools"]] = Field(
+        default=[],
+        description="租户自己写、不必检的：开头的系统提示、工具定义。The tenant's own: leading system prompt, tools.",
+    )
     on_guard_failure: FailureFile = Field(
         default=FailureFile(), description="护栏失灵时。When a guard gives no verdict."
     )
@@ -173,6 +177,7 @@ class PolicyFile(_File):
             max_regenerations=self.regenerate.attempts,
             record_text=self.record_text,
             expose_scores=self.expose_scores,
+            trust=frozenset(map(Trusted, self.trust)),
             stream=StreamSettings(**self.stream.model_dump() | {"mode": StreamMode(self.stream.mode)}),
         )
         return replace(unhashed, hash=fingerprint(unhashed))
@@ -209,6 +214,8 @@ def _placeless(value: Any) -> Any:
             return {key: _placeless(inner) for key, inner in value.items() if key != "place"}
         case list() | tuple():
             return [_placeless(inner) for inner in value]
+        case frozenset():
+            return sorted(value)
         case _:
             return value
 

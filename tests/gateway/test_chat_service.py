@@ -6,15 +6,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from guard_runtime.guards.rules import Rules
 
 from gateway.errors import UpstreamError
-from gateway.policy import Action, OnBlock, Rewrite
+from gateway.policy import Action, DirectionPolicy, OnBlock, Rewrite, Trusted
 from gateway.upstreams import Scripted
 from guard_runtime.errors import GuardFailed
+from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.verdict import Category
-from tests.served import BAD, OTHER_KEY, Parts, blocking, client, record, served
+from tests.served import BAD, KEY, OTHER_KEY, Parts, blocking, client, record, served
 
 HELLO = [{"role": "user", "content": "hello"}]
 ASKED_BADLY = [{"role": "user", "content": "something forbidden please"}]
@@ -337,3 +337,71 @@ def test_one_script_sees_every_text_of_a_request() -> None:
         client(url).chat.completions.create(model="m", messages=messages, tools=[tool])  # type: ignore[list-item]
     seen = "\n".join(guard.seen)
     assert all(text in seen for text in ("s-text", "u-text", "t-text", "leaf-A", "look_up", "d-text"))
+
+
+def test_what_a_policy_trusts_is_not_read_and_the_receipt_says_so() -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "forbidden tool text"}}
+    asked: Any = [
+        {"role": "system", "content": "You moderate forbidden things."},
+        {"role": "user", "content": "hello"},
+    ]
+    trusting = blocking(trust=frozenset(Trusted))
+    parts = Parts(policy=trusting, other_policy=blocking(trust=frozenset({Trusted.TOOLS})))
+    with served(parts.gateway) as url:
+        answer = client(url).chat.completions.with_raw_response.create(model="m", messages=asked, tools=[tool])  # type: ignore[list-item]
+        headers = {"authorization": f"Bearer {KEY}"}
+        receipt = httpx.get(f"{url}{answer.headers['x-libragate-receipt']}", headers=headers).json()
+        with pytest.raises(openai.BadRequestError):
+            client(url, OTHER_KEY).chat.completions.create(model="m", messages=asked)
+        late = [asked[1], asked[0], asked[1]]
+        with pytest.raises(openai.BadRequestError):
+            client(url).chat.completions.create(model="m", messages=late)
+        result = [*asked, {"role": "tool", "tool_call_id": "1", "content": "forbidden"}]
+        with pytest.raises(openai.BadRequestError):
+            client(url).chat.completions.create(model="m", messages=result)
+    assert ["prompt", "messages[0].content", "text", 30, "trusted"] in receipt["read"]
+    assert ["prompt", "messages[1].content", "text", 5, "scanned"] in receipt["read"]
+    assert ["prompt", "tools[0]", "tool_definition"] in [row[:3] for row in receipt["read"]]
+
+
+def test_a_receipt_is_for_the_tenant_that_asked_and_holds_no_score() -> None:
+    parts = Parts()
+    with served(parts.gateway) as url:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client(url).chat.completions.create(model="m", messages=ASKED_BADLY)
+        place = url + caught.value.response.headers["x-libragate-receipt"]
+        mine = httpx.get(place, headers={"authorization": f"Bearer {KEY}"})
+        others = httpx.get(place, headers={"authorization": f"Bearer {OTHER_KEY}"})
+        unknown = httpx.get(f"{url}/v1/receipts/none", headers={"authorization": f"Bearer {KEY}"})
+    assert mine.json()["category"] == "illegal_activities_and_crime"
+    assert mine.json()["outcome"] == "blocked"
+    assert "0.99" not in mine.text and "forbidden" not in mine.text
+    assert (others.status_code, others.json()) == (unknown.status_code, unknown.json())
+    assert others.status_code == 404
+
+
+@pytest.mark.parametrize("exposed", [False, True])
+def test_scores_are_told_only_where_the_policy_says_so(exposed: bool) -> None:
+    parts = Parts(policy=blocking(expose_scores=exposed))
+    with served(parts.gateway) as url, pytest.raises(openai.BadRequestError) as caught:
+        client(url).chat.completions.create(model="m", messages=ASKED_BADLY)
+    said = caught.value.response.headers.get("x-libragate-scores")
+    assert said == ("illegal_activities_and_crime=0.990" if exposed else None)
+
+
+def test_a_part_no_guard_can_read_is_stopped_or_passed_as_the_policy_says() -> None:
+    image: Any = [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
+    asked: Any = [{"role": "user", "content": image}]
+    rules = blocking().prompt
+    open_policy = blocking(prompt=DirectionPolicy(rules.rules, on_unreadable=Action.LOG))
+    parts = Parts(other_policy=open_policy)
+    with served(parts.gateway) as url:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client(url).chat.completions.create(model="m", messages=asked)
+        answer = client(url, OTHER_KEY).chat.completions.create(model="m", messages=asked)
+    assert caught.value.code == "content_filter"
+    assert answer.choices[0].message.content == "A harmless answer."
+    written = record(parts, 2)
+    assert written["unread"] == [
+        {"direction": "prompt", "what": "media", "rule": "on_unreadable.prompt", "action": "log"}
+    ]
