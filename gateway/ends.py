@@ -87,13 +87,13 @@ class Inbox:
             await self._room.wait()
         self._events.append((event, size))
         self._size += size
-        self.closed = event.data is None
         self._bell.ring()
 
     def take(self) -> tuple[Event, int]:
         event, size = self._events.popleft()
         self._size -= size
         self._room.set()
+        self.closed = event.data is None
         return event, size
 
     def end(self, error: UpstreamError | None, *, discard: bool = False) -> None:

@@ -63,6 +63,7 @@ class SimUpstream:
                 case Fault.UPSTREAM_HANGS:
                     await anyio.sleep_forever()
                 case Fault.UPSTREAM_GARBAGE:
+                    self._tell("garbage", None)
                     yield Event({"choices": "garbage"})
                 case _:
                     raise RuntimeError("a bug in the upstream")

@@ -5,9 +5,11 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+MOST_STEPS = 100_000
+
 
 class Stuck(Exception):
-    """Nothing is ready and no timer is set: somebody waits for what will never come."""
+    """Nothing is ready and no timer is set: somebody waits for what will never come. Or the steps never end."""
 
 
 class SimLoop(asyncio.BaseEventLoop):
@@ -50,6 +52,8 @@ class SimLoop(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             self.steps += 1
+            if self.steps > MOST_STEPS:
+                raise Stuck(f"still busy after {self.steps} steps, at {self._now:g} s")
             if self._at is not None and self.steps == self._at[0]:
                 self._at[1]()
             handle._run()

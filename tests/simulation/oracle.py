@@ -1,5 +1,6 @@
 """A second, naive opinion on what a caller may have seen: it has the whole text, and no idea how the gate works."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ class Oracle:
         self.world = world
         self.attempt = 0
         self.now = 0.0
+        self._begun: set[int] = set()
         self.heard: dict[tuple[Any, ...], str] = {}
         self.delivered = 0
         self.characters = 0
@@ -59,6 +61,11 @@ class Oracle:
         self.closed_at: float | None = None
         self.left_at: float | None = None
         self.outage = False
+        self._steady = _steady(world)
+        self._checks = 0
+        self._asked_at = 0.0
+        self._closed = 0
+        self._garbage_at = math.inf
         self._cleared: dict[tuple[Any, ...], int] = {}
         self._readable: set[tuple[Any, ...]] = set()
         self._allowed_unreadable = 0
@@ -72,6 +79,8 @@ class Oracle:
 
     def asked(self, attempt: int) -> None:
         require(attempt == 1 or not self.heard, "asked again after text had left")
+        self._asked_at = self.now
+        self._garbage_at = math.inf
         self.attempt = attempt - 1
         self.delivered = self.characters = 0
         self._sent, self._cleared = [], {}
@@ -91,14 +100,27 @@ class Oracle:
             room = self.world.policy.stream.max_held // 60 + INBOX_EVENTS + 4
             require(waiting <= room, f"{waiting} events are held, more than {room}")
 
+    def closed(self) -> None:
+        self.closed_at = self.now
+        self._closed += 1
+        if self._closed == 1 and self.attempt == 1:
+            require(self.now - self._asked_at <= 1.0, "the first upstream stayed open beside the second")
+
+    def garbage(self) -> None:
+        self._garbage_at = len(self._sent)
+
     def judged(self, policy: Policy, parts: Sequence[Part], judgement: Judgement) -> None:
         """One check is over. From here on its text may leave if it was let through."""
         require(policy is self.world.policy, "a check under another policy")
+        self._checks += 1
         decision = judgement.decision
         settings = self.world.policy.stream
         for part in parts:
             bound = 4 * settings.overlap + 3 * MAX_RUN + 4 * SLICE
-            require(len(part.text or "") <= bound, "a check reads more than the tail and the new text")
+            known = self._cleared.get(part.path, -1)
+            again = sum(MARKS.start <= ord(character) <= known for character in part.text or "")
+            require(len(part.text or "") <= bound, "a check reads more than its slice")
+            require(again <= settings.overlap, "a check reads more than the tail again")
         masks = all(d.rewrite is Rewrite.MASK for d in judgement.decisions if d.action is Action.REWRITE)
         let_through = decision.action <= Action.LOG or (decision.action is Action.REWRITE and masks and self.world.hold)
         if not let_through:
@@ -141,10 +163,21 @@ class Oracle:
         self.ending.append(data)
         require(last_mark(frame) < 0, "the ending holds text of the model")
         require(BAD not in frame, "the ending repeats the matched text")
+        for choice in (data or {}).get("choices", ()):
+            again = choice["index"] in self._begun and "role" in choice["delta"]
+            require(not again, "a choice is begun a second time")
+            require(choice["index"] in self._unfinished(), "a choice is closed a second time")
 
     def _relayed(self, data: Any, expected: tuple[float, bytes]) -> None:
         at, wire = expected
+        require(self.delivered < self._garbage_at or data is None, "what came after garbage was relayed")
+        early = self.world.hold and not self._checks and self.closed_at is None
+        require(not early, "an event has left before the first check")
+        if data is None or any(choice["finish_reason"] for choice in data.get("choices", ())):
+            self._all_read()
         self.delivered += 1
+        for choice in (data or {}).get("choices", ()):
+            self._begun.add(choice["index"])
         self._delivered_bytes += len(wire)
         raw = dict(_texts(orjson.loads(wire)))
         self.characters += sum(map(len, raw.values()))
@@ -154,6 +187,12 @@ class Oracle:
             self._channel(channel, text, raw[channel])
         self._timely(raw, at)
 
+    def _all_read(self) -> None:
+        """Checks have let through all that came before an event that ends a choice, or the stream."""
+        for _, wire in self._sent[: self.delivered]:
+            for channel, text in _texts(orjson.loads(wire)):
+                require(last_mark(text) <= self._cleared.get(channel, -1), "it ends before its text is checked")
+
     def _channel(self, channel: tuple[Any, ...], text: str, raw: str) -> None:
         world, heard = self.world, self.heard[channel]
         whole = world.texts[self.attempt][channel]
@@ -162,8 +201,9 @@ class Oracle:
             require(whole.startswith(heard), "the caller's text is no prefix of the model's")
         elif world.one_channel:
             require(masked(whole).startswith(heard), "a mask is torn, or later text is harmed")
-        else:
-            require(PRIVATE.search(heard) is None or masked(whole) == whole, "something private left whole")
+        elif self._steady:
+            private = [found.group() for found in PRIVATE.finditer(whole)]
+            require(not any(secret in heard for secret in private), "something private left whole")
         if world.hold:
             require(last_mark(heard) <= self._cleared.get(channel, -1), "text has left that no check has cleared")
             require(bool(heard) is False or bool(self._cleared), "text has left before any check")
@@ -173,7 +213,9 @@ class Oracle:
     def _timely(self, raw: Mapping[tuple[Any, ...], str], at: float) -> None:
         """In a calm world with one channel, nothing waits longer than the release time and two checks."""
         world = self.world
-        if world.faults or not world.one_channel or not world.hold or any(not _plain(text) for text in raw.values()):
+        if world.faults or not (world.one_channel and world.hold) or world.policy.stream.max_held < 200_000:
+            return
+        if any(not _plain(text) for text in raw.values()):
             return
         if raw and max(map(len, raw.values())) < 200:
             most = world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
@@ -193,7 +235,7 @@ class Oracle:
         here = self.left_at is None and Fault.CALLER_STOPS_READING not in self.world.faults
         if here:
             self._ended_lawfully(outcome)
-            require(outcome.ended is not Ended.CLIENT_LEFT, "the caller did not leave")
+            require(outcome.ended != Ended.CLIENT_LEFT, "the caller did not leave")
         elif self.left_at is not None and self.closed_at is not None:
             late = self.closed_at - self.left_at
             require(late <= 1.0, f"the upstream was closed {late:g} s after the caller left")
@@ -227,13 +269,22 @@ class Oracle:
         done = self.delivered and self._sent[self.delivered - 1][1] == b"null"
         require(last is None and (bool(self.ending) or bool(done)), "no [DONE] at the end")
         said = orjson.dumps(self.ending).decode()
+        if outcome.ended in (Ended.BLOCKED, Ended.REWRITTEN):
+            closed = [
+                c["index"] for event in self.ending for c in (event or {}).get("choices", ()) if c["finish_reason"]
+            ]
+            require(sorted(closed) == sorted(self._unfinished()), "not every open choice is closed once")
+        calm = not self.world.faults and self.world.guard_latency <= 0.02
+        lasts = sum(step.delay for steps in self.world.attempts for step in steps)
+        late = outcome.ended == Ended.TIMEOUT and lasts < self.world.policy.stream.timeout / 2
+        require(not (calm and late), "a timeout with nothing wrong")
         match outcome.ended:
             case Ended.COMPLETE:
                 self._complete()
             case Ended.BLOCKED:
-                require("content_filter" in said or not self._open, "a block that does not say so")
+                require("content_filter" in said or not self._unfinished(), "a block that does not say so")
             case Ended.REWRITTEN:
-                require(SAFE in said or not self._open, "no safe message")
+                require(SAFE in said or not self._unfinished(), "no safe message")
             case Ended.GUARD_UNAVAILABLE:
                 require("guard_unavailable" in said, "an outage that does not say so")
             case Ended.UPSTREAM_FAILED | Ended.TIMEOUT | Ended.FAILED:
@@ -241,20 +292,22 @@ class Oracle:
             case _:
                 raise Violation(f"ended as {outcome.ended} with the caller still there")
 
-    @property
-    def _open(self) -> bool:
-        """Whether the caller has seen a choice that has not finished."""
-        choices = {channel[0] for channel in self.world.texts[self.attempt]}
+    def _unfinished(self) -> set[int]:
+        """The choices whose finish reason the caller has not seen among the model's own events."""
+        choices = {int(channel[0]) for channel in self.world.texts[self.attempt]}
         for _, wire in self._sent[: self.delivered]:
             for choice in (orjson.loads(wire) or {}).get("choices", ()):
                 choices -= {choice["index"]} if choice["finish_reason"] else set()
-        return bool(choices)
+        return choices
 
     def _complete(self) -> None:
         world = self.world
-        require(self.delivered == len(self._sent), "complete, and not all of it was delivered")
         require(not [event for event in self.ending if event is not None], "complete, and something was added")
-        for channel, whole in world.texts[self.attempt].items():
+        wholes: dict[tuple[Any, ...], str] = {}
+        for _, wire in self._sent:
+            for channel, text in _texts(orjson.loads(wire)):
+                wholes[channel] = wholes.get(channel, "") + text
+        for channel, whole in wholes.items():
             heard = self.heard.get(channel, "")
             if not (world.masks and world.hold):
                 require(heard == whole, "complete, and not the whole text")
@@ -264,6 +317,23 @@ class Oracle:
     def _longest(self) -> float:
         settings = self.world.policy.stream
         return settings.timeout + 2 * settings.idle_timeout + JUDGE_DEADLINE + 14.0
+
+
+def _steady(world: World) -> bool:
+    """Whether no channel pauses, while others go on, for so long that a run of it is let go."""
+    patience = 2 * world.policy.stream.release_after
+    if world.faults & {Fault.CALLER_SLOW, Fault.CALLER_STOPS_READING, Fault.FLOOD}:
+        return False
+    for steps in world.attempts:
+        since: dict[tuple[Any, ...], float] = {}
+        now = 0.0
+        for step in steps:
+            now += step.delay
+            for channel, _ in _texts(step.event.data) if step.event is not None else ():
+                if now - since.get(channel, now) >= patience - 0.01:
+                    return False
+                since[channel] = now
+    return True
 
 
 def _texts(data: Any) -> list[tuple[tuple[Any, ...], str]]:

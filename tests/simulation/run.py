@@ -18,7 +18,7 @@ from guard_runtime.conversation import Conversation
 from tests.simulation.actors import Caller, SimGuard, SimUpstream, SpanGuard
 from tests.simulation.loop import SimLoop, Stuck, simulate
 from tests.simulation.oracle import JUDGE_DEADLINE, LANGUAGE, Oracle, Violation
-from tests.simulation.world import World
+from tests.simulation.world import Fault, World
 
 logging.getLogger("gateway").setLevel(logging.CRITICAL)
 
@@ -76,11 +76,12 @@ async def _run(loop: SimLoop, world: World, stream: type[GuardedStream], leave_a
             on_finish=oracle.outcomes.append,
             on_error=_error,
         )
-        try:
-            await answer({"type": "http"}, caller.receive, caller.send)
-        except OSError:
-            if not caller.left.is_set():
-                raise
+        task = loop.create_task(answer({"type": "http"}, caller.receive, caller.send))
+        if Fault.SERVER_STOPS in world.faults:
+            loop.call_later(world.caller_leaves_at, _stop, task, tell)
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None and not caller.left.is_set():
+            raise error
         oracle.now = loop.time()
         left_behind = len([task for task in asyncio.all_tasks() if task is not asyncio.current_task()]) - 1
         queued = model.batcher.queued
@@ -91,6 +92,13 @@ async def _run(loop: SimLoop, world: World, stream: type[GuardedStream], leave_a
     if violations:
         raise violations[0]
     return Trace(oracle.outcomes[0].ended, loop.steps, loop.time(), digest.hexdigest())
+
+
+def _stop(task: "asyncio.Task[None]", tell: Callable[[str, Any], None]) -> None:
+    """The server is told to stop, and stops what it runs."""
+    if not task.done():
+        tell("left", None)
+        task.cancel()
 
 
 def _hear(oracle: Oracle, what: str, about: Any) -> None:
@@ -104,7 +112,9 @@ def _hear(oracle: Oracle, what: str, about: Any) -> None:
         case "asked":
             oracle.asked(about)
         case "closed":
-            oracle.closed_at = oracle.now
+            oracle.closed()
+        case "garbage":
+            oracle.garbage()
         case "left":
             oracle.left_at = oracle.now
 

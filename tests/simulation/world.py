@@ -47,6 +47,7 @@ class Fault(StrEnum):
     CALLER_SLOW = "caller_slow"
     CALLER_LEAVES = "caller_leaves"
     CALLER_STOPS_READING = "caller_stops_reading"
+    SERVER_STOPS = "server_stops"
     FLOOD = "flood"
 
 
@@ -81,13 +82,13 @@ class World:
 
     @property
     def one_channel(self) -> bool:
-        return all(len(texts) == 1 for texts in self.texts)
+        return all(len(texts) == 1 for texts in self.texts) and Fault.UNKNOWN_FIELD not in self.faults
 
 
-def world(seed: int) -> World:
-    """The world of a seed."""
+def world(seed: int, force: Sequence[Fault] = ()) -> World:
+    """The world of a seed; `force` switches faults on that the seed would not."""
     dice = random.Random(seed)
-    faults = frozenset(fault for fault in Fault if dice.random() < _likelihood(fault))
+    faults = frozenset(fault for fault in Fault if dice.random() < _likelihood(fault)) | frozenset(force)
     marks = iter(MARKS)
     policy = _policy(dice)
     again = policy.response.rules[Category.ILLEGAL_ACTIVITIES_AND_CRIME][0].rewrite is Rewrite.REGENERATE
@@ -112,7 +113,8 @@ def calm(seed: int) -> World:
 
 
 def _likelihood(fault: Fault) -> float:
-    return {Fault.FLOOD: 0.01, Fault.UPSTREAM_BUG: 0.02, Fault.UPSTREAM_REFUSES: 0.02}.get(fault, 0.05)
+    rare = (Fault.UPSTREAM_BUG, Fault.UPSTREAM_REFUSES, Fault.SERVER_STOPS)
+    return 0.005 if fault is Fault.FLOOD else 0.02 if fault in rare else 0.05
 
 
 def _policy(dice: random.Random) -> Policy:
@@ -122,7 +124,7 @@ def _policy(dice: random.Random) -> Policy:
     )
     private = dice.choice([Rule(0.5, Action.REWRITE, Rewrite.MASK)] * 2 + [Rule(0.5, Action.LOG)])
     settings = StreamSettings(
-        mode=dice.choice([StreamMode.HOLD] * 5 + [StreamMode.ASYNC]),
+        mode=dice.choice([StreamMode.HOLD] * 4 + [StreamMode.ASYNC]),
         first_window=dice.randint(2, 24),
         window=dice.randint(8, 32),
         max_window=dice.randint(32, 128),
@@ -147,14 +149,16 @@ def _attempt(
     channels interleaved at random; each channel's pieces stay in order."""
     stamp = f"a{number}"
     channels = dice.choice([[(0, "content")]] * 3 + [[(0, "reasoning_content"), (0, "content")]] + [_several(dice)])
-    texts = {channel: _text(dice, marks, 400 if Fault.FLOOD in faults else 60) for channel in channels}
+    texts = {channel: _text(dice, marks, flood=Fault.FLOOD in faults) for channel in channels}
     pieces = {channel: list(_cut(dice, text, one=Fault.FLOOD in faults)) for channel, text in texts.items()}
     deltas = [delta for channel in channels for delta in ((channel, piece) for piece in pieces[channel])]
-    if len({channel[0] for channel in channels}) > 1:
+    several = len({channel[0] for channel in channels}) > 1
+    if several:
         deltas = list(_shuffled(dice, pieces))
     choices = sorted({int(channel[0]) for channel in channels})
     events = [chunk(stamp, index, {"role": "assistant", "content": ""}) for index in choices]
-    events += [_spoken(stamp, channel, piece) for channel, piece in deltas]
+    spoken = [_spoken(stamp, channel, piece) for channel, piece in deltas]
+    events += _paired(spoken) if several and dice.random() < 0.5 else spoken
     if Fault.UNKNOWN_FIELD in faults:
         strange = chunk(stamp, choices[0], {"weird": chr(next(marks))})
         events.insert(dice.randint(len(choices), len(events)), strange)
@@ -176,8 +180,9 @@ def _several(dice: random.Random) -> list[tuple[Any, ...]]:
     return made
 
 
-def _text(dice: random.Random, marks: Iterator[int], most: int) -> str:
-    return "".join(_unit(dice, marks) for _ in range(dice.randint(1, dice.choice([3, 12, most]))))
+def _text(dice: random.Random, marks: Iterator[int], *, flood: bool) -> str:
+    units = dice.randint(250, 400) if flood else dice.randint(1, dice.choice([3, 12, 60]))
+    return "".join(_unit(dice, marks) for _ in range(units))
 
 
 def _unit(dice: random.Random, marks: Iterator[int]) -> str:
@@ -188,8 +193,10 @@ def _unit(dice: random.Random, marks: Iterator[int]) -> str:
         return dice.choice(["。", "，", "\n", " ", "hello ", "a.b", "😀", "-", " 12 "])
     if kind < 0.83:
         return BAD
-    if kind < 0.9:
+    if kind < 0.92:
         return f"{chr(next(marks))}{_private(dice)}{chr(next(marks))}"
+    if kind < 0.94:
+        return f"{chr(next(marks))}{'k' * dice.randint(50, 400)}{chr(next(marks))}"
     return dice.choice(["word ", "7", "，", "！"])
 
 
@@ -197,9 +204,9 @@ def _private(dice: random.Random) -> str:
     def digits(count: int) -> str:
         return "".join(dice.choice("0123456789") for _ in range(count))
 
-    return dice.choice(
-        [digits(17) + "X", "1" + digits(10), f"{digits(4)} {digits(4)} {digits(4)} {digits(4)}", f"m{digits(3)}@ex.org"]
-    )
+    card = f"{digits(4)} {digits(4)} {digits(4)} {digits(4)}"
+    harmless = "1" + digits(13)
+    return dice.choice(["1" + digits(16) + "X", "1" + digits(10), card, f"m{digits(3)}@ex.org", harmless])
 
 
 def _cut(dice: random.Random, text: str, *, one: bool) -> Iterator[str]:
@@ -225,6 +232,19 @@ def _spoken(stamp: str, channel: tuple[Any, ...], piece: str) -> Event:
     return chunk(stamp, channel[0], {channel[1]: piece})
 
 
+def _paired(events: Sequence[Event]) -> list[Event]:
+    """Two choices' deltas in one event, wherever two such events follow each other."""
+    made: list[Event] = []
+    for event in events:
+        before = made[-1].data["choices"] if made and made[-1].data else []
+        choices = event.data["choices"] if event.data else []
+        if len(before) == 1 and before[0]["index"] != choices[0]["index"]:
+            made[-1] = Event({**(event.data or {}), "choices": [*before, *choices]})
+        else:
+            made.append(event)
+    return made
+
+
 def chunk(stamp: str, index: int, delta: dict[str, Any], finish: str | None = None) -> Event:
     choice = {"index": index, "delta": delta, "finish_reason": finish}
     return Event({"id": stamp, "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
@@ -243,6 +263,8 @@ def _paced(dice: random.Random, faults: frozenset[Fault], events: Sequence[Event
     for number, event in enumerate(events):
         pause = dice.choice([2.0, 14.0]) if dice.random() < 0.01 else dice.uniform(0, 2 * pace)
         if number == at:
-            yield Step(pause, fault=dice.choice(fatal))
-            return
+            fault = dice.choice(fatal)
+            yield Step(pause, fault=fault)
+            if fault is not Fault.UPSTREAM_GARBAGE:
+                return
         yield Step(pause, event)

@@ -1,0 +1,373 @@
+"""Copies of the stream's modules with one line broken: what the simulation must notice."""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from gateway.streaming import GuardedStream
+from tests.simulation.world import Fault
+
+ROOM = Path(__file__).parent.parent.parent / "gateway"
+MODULES = ("channel_text", "gate", "ends", "outcome", "streaming")
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """`old` stands once in the module and becomes `new`. `breaks` says which promise that breaks; `faults` are those of
+    a world in which it shows."""
+
+    breaks: str
+    module: str
+    old: str
+    new: str
+    faults: tuple[Fault, ...] = ()
+
+
+@contextmanager
+def mutant(mutation: Mutation) -> Iterator[type[GuardedStream]]:
+    """The guarded stream as it would be with this one line broken."""
+    package = f"mutant_{next(_numbers)}"
+    try:
+        for name in MODULES:
+            source = (ROOM / f"{name}.py").read_text(encoding="utf-8")
+            if name == mutation.module:
+                if source.count(mutation.old) != 1:
+                    raise LookupError(f"{mutation.breaks}: {mutation.old!r} stands {source.count(mutation.old)} times")
+                source = source.replace(mutation.old, mutation.new)
+            for other in MODULES:
+                source = source.replace(f"from gateway.{other} import", f"from {package}.{other} import")
+            module = ModuleType(f"{package}.{name}")
+            sys.modules[module.__name__] = module
+            exec(compile(source, f"{name}.py ({mutation.breaks})", "exec"), module.__dict__)
+        yield sys.modules[f"{package}.streaming"].GuardedStream
+    finally:
+        for name in MODULES:
+            sys.modules.pop(f"{package}.{name}", None)
+
+
+MUTATIONS = (
+    Mutation(
+        "text waits for its check",
+        "gate",
+        "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
+        "return all(piece.end <= piece.text.length for piece in held.pieces)",
+    ),
+    Mutation(
+        "every piece of an event is cleared before it leaves",
+        "gate",
+        "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
+        "return any(piece.end <= piece.text.cleared for piece in held.pieces) or not held.pieces",
+    ),
+    Mutation(
+        "only what a check has read is cleared by it",
+        "channel_text",
+        "        self.checked = self.taken\n",
+        "        self.checked = self.taken = self.length\n",
+    ),
+    Mutation(
+        "a check reads the tail of what was cleared",
+        "channel_text",
+        'self.context = tail((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
+        'self.context = ""',
+    ),
+    Mutation(
+        "a check does not read the whole answer again",
+        "channel_text",
+        'self.context = tail((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = self.context + left",
+    ),
+    Mutation(
+        "a run that may be the first part of a number is held back",
+        "channel_text",
+        "            to = self.cleared + run_start(self.fresh, self.checked - self.cleared)\n",
+        "",
+    ),
+    Mutation(
+        "a number written in groups is one run",
+        "channel_text",
+        '    if text[at] != " ":\n        return text[at] in RUN\n',
+        "    return text[at] in RUN\n",
+    ),
+    Mutation(
+        "what a mask covers does not leave",
+        "channel_text",
+        "            at = min(mask.end, end)\n",
+        "            at = max(mask.start, start)\n",
+    ),
+    Mutation(
+        "a mask leaves one label",
+        "channel_text",
+        "            if mask.start >= start:\n                out.append(mask.label)\n",
+        "            out.append(mask.label)\n",
+    ),
+    Mutation(
+        "spans count from the tail",
+        "channel_text",
+        "        shift = self.cleared - len(self.context)\n",
+        "        shift = self.cleared\n",
+    ),
+    Mutation(
+        "a longer number takes the place of the shorter one seen before",
+        "channel_text",
+        "self.masks = kept + merged(found)",
+        "self.masks = self.masks + merged(found)",
+    ),
+    Mutation(
+        "a run at the end of a whole answer leaves",
+        "gate",
+        "return (self._ended or self.full) and self.settled and not self._torn",
+        "return self.full and self.settled and not self._torn",
+    ),
+    Mutation(
+        "a run at the end of a torn answer does not leave",
+        "gate",
+        "self._ended or self.full) and self.settled and not self._torn",
+        "self._ended or self.full) and self.settled",
+        (Fault.UPSTREAM_DIES,),
+    ),
+    Mutation(
+        "a full gate lets go what nothing else can move",
+        "gate",
+        "return (self._ended or self.full) and self.settled",
+        "return self._ended and self.settled",
+    ),
+    Mutation(
+        "the gate knows when it is full",
+        "gate",
+        "return self._size >= self._settings.max_held or",
+        "return False and",
+        (
+            Fault.FLOOD,
+            Fault.GUARD_SLOW,
+        ),
+    ),
+    Mutation(
+        "text is checked within the release time",
+        "gate",
+        "            or now >= self._since + self._settings.release_after\n",
+        "",
+    ),
+    Mutation(
+        "the driver wakes when the release time is over",
+        "gate",
+        "            times.append(self._since + self._settings.release_after)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "a run that other channels wait for is let go",
+        "gate",
+        "        for text in self._texts.values():\n            if self._blocks(text) and",
+        "        for text in self._texts.values():\n            if self._stuck and self._blocks(text) and",
+    ),
+    Mutation(
+        "nothing leaves before the first check, so that the model can be asked again",
+        "gate",
+        "        if not (self._opened or self._stuck):\n            return False\n",
+        "",
+    ),
+    Mutation(
+        "one check at a time",
+        "gate",
+        "        if self._since is None or self._reading:\n            return False\n",
+        "        if self._since is None:\n            return False\n",
+    ),
+    Mutation(
+        "in async mode the end waits for the checks",
+        "gate",
+        "            return bool(held.pieces) or self.settled\n",
+        "            return True\n",
+    ),
+    Mutation(
+        "a check reads a slice",
+        "gate",
+        "SLICE = 1024",
+        "SLICE = 1024 * 1024",
+        (
+            Fault.FLOOD,
+            Fault.GUARD_SLOW,
+        ),
+    ),
+    Mutation(
+        "unreadable fields are put to the policy",
+        "gate",
+        "            if delta.text is None or has_surrogate(delta.text):\n                added",
+        "            if False:\n                added",
+        (Fault.UNKNOWN_FIELD,),
+    ),
+    Mutation(
+        "a block stops the stream",
+        "streaming",
+        "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
+        "",
+    ),
+    Mutation(
+        "a rewrite that is no mask stops the stream",
+        "streaming",
+        "                return self._said_instead(judgement, may_ask_again)\n",
+        "                found = ()\n",
+    ),
+    Mutation(
+        "an astray span is no mask",
+        "streaming",
+        "        if any(not 0 <= span.start < span.end",
+        "        if False and any(not 0 <= span.start < span.end",
+        (Fault.SPANS_ASTRAY,),
+    ),
+    Mutation(
+        "an outage has its own ending",
+        "streaming",
+        "        if is_outage(decision):\n",
+        "        if False:\n",
+        (Fault.GUARD_RAISES,),
+    ),
+    Mutation(
+        "a bug in a guard stops the stream",
+        "streaming",
+        "            judgement = _bug(_places(bugs))\n",
+        "            judgement = Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE))\n",
+        (Fault.GUARD_BUG,),
+    ),
+    Mutation(
+        "the model is not asked again once something has left",
+        "streaming",
+        "and may_ask_again and not self._sent:",
+        "and may_ask_again:",
+    ),
+    Mutation(
+        "the upstream is closed when the stream is over",
+        "streaming",
+        "        finally:\n            self._reading.cancel()\n            self._tally",
+        "        finally:\n            self._tally",
+    ),
+    Mutation(
+        "a caller who left ends the stream",
+        "streaming",
+        "            self._ending = _Ending(Ended.CLIENT_LEFT)\n        scope.cancel()\n",
+        "            self._ending = _Ending(Ended.CLIENT_LEFT)\n",
+        (Fault.CALLER_LEAVES,),
+    ),
+    Mutation(
+        "a stream has a deadline",
+        "streaming",
+        "        if now >= deadline:\n",
+        "        if False:\n",
+        (Fault.UPSTREAM_HANGS,),
+    ),
+    Mutation(
+        "a silent upstream has a deadline",
+        "streaming",
+        "        if now >= self._silence_ends:\n",
+        "        if False:\n",
+        (Fault.UPSTREAM_HANGS,),
+    ),
+    Mutation(
+        "an upstream that stops in the middle has failed",
+        "streaming",
+        "        return self._stream.finished or self._inbox.closed\n",
+        "        return True\n",
+        (Fault.UPSTREAM_DIES,),
+    ),
+    Mutation(
+        "the record is written whatever happens",
+        "streaming",
+        "        try:\n            await self._answer(caller, receive)\n        finally:\n            self._on_finish",
+        "        if True:\n            await self._answer(caller, receive)\n            self._on_finish",
+        (Fault.SERVER_STOPS,),
+    ),
+    Mutation(
+        "a bug does not escape",
+        "streaming",
+        "        except ExceptionGroup as bugs:\n            # Every failure",
+        "        except ZeroDivisionError as bugs:\n            # Every failure",
+        (Fault.UPSTREAM_BUG,),
+    ),
+    Mutation(
+        "silence is filled with comments",
+        "streaming",
+        "            await self._caller.write(KEEP_ALIVE)\n",
+        "            pass\n",
+        (Fault.GUARD_HANGS,),
+    ),
+    Mutation(
+        "an event that has left is noted",
+        "streaming",
+        "            self._stream.sent(event)\n",
+        "",
+    ),
+    Mutation(
+        "what has left is counted",
+        "streaming",
+        "            self._tally.sent(free.characters, free.texts)\n",
+        "",
+    ),
+    Mutation(
+        "edits are written into the event",
+        "streaming",
+        "if free.edited else",
+        "if False else",
+    ),
+    Mutation(
+        "a caller who is gone is noticed",
+        "streaming",
+        "        if self._caller.gone:\n            return",
+        "        if False:\n            return",
+        (Fault.CALLER_STOPS_READING,),
+    ),
+    Mutation(
+        "garbage ends the stream",
+        "streaming",
+        "                self._inbox.end(exc, discard=True)\n",
+        "                pass\n",
+        (Fault.UPSTREAM_GARBAGE,),
+    ),
+    Mutation(
+        "the inbox is bounded",
+        "ends",
+        "        while self._events and (len(self._events) >= INBOX_EVENTS or self._size + size > INBOX_BYTES):\n",
+        "        while False:\n",
+        (
+            Fault.FLOOD,
+            Fault.GUARD_SLOW,
+        ),
+    ),
+    Mutation(
+        "the reader is woken when there is room",
+        "ends",
+        "        self._room.set()\n",
+        "",
+        (
+            Fault.FLOOD,
+            Fault.GUARD_SLOW,
+        ),
+    ),
+    Mutation(
+        "the driver is woken when something has come",
+        "ends",
+        "        self._size += size\n        self._bell.ring()\n",
+        "        self._size += size\n",
+    ),
+    Mutation(
+        "the driver is woken when a check is over",
+        "streaming",
+        "        self._judgement = judgement\n        self._bell.ring()\n",
+        "        self._judgement = judgement\n",
+    ),
+    Mutation(
+        "the response is finished",
+        "ends",
+        '"body": body, "more_body": False}',
+        '"body": body, "more_body": True}',
+    ),
+    Mutation(
+        "a caller who does not read is given up",
+        "ends",
+        "            with anyio.fail_after(self._patience):\n",
+        "            with anyio.fail_after(None):\n",
+        (Fault.CALLER_STOPS_READING,),
+    ),
+)
