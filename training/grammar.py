@@ -14,6 +14,7 @@ from training.rows import BadInput
 
 ELEMENTS = Path(__file__).parent / "elements"
 LANGS = ("zh", "en")
+PARTS = (1, 2, 3)
 FILES = ("advertising", "contrasts", "attacks", "answers", "seeds", "pairs")
 HELD_SHARE = 8
 """One element in eight, chosen by its hash, is kept out of training for the second dev split."""
@@ -86,7 +87,7 @@ def load(code: str, folder: Path = ELEMENTS) -> Language:
     neutral = frozenset(_read(folder / "neutral_topics.yaml")[code])
     behaviours: list[Element] = []
     topics: list[Element] = []
-    for part in (1, 2):
+    for part in PARTS:
         file = folder / f"behaviours_{code}_{part}.yaml"
         for name, entry in _read(file).items():
             if name not in category_of:
