@@ -65,7 +65,8 @@ class Decoder:
             self._searched = 0
             yield line
         self._searched = len(self._buffer)
-        self._bound(self._size + len(self._buffer))
+        if self._size + len(self._buffer) > self._max_frame:
+            raise UpstreamError(f"The provider sent one stream event of more than {self._max_frame} bytes.")
 
     def _begin(self) -> bool:
         if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
@@ -83,14 +84,9 @@ class Decoder:
         if field == b"data":
             self._data.append(value)
             self._size += len(value) + 1
-            self._bound(self._size)
         elif field == b"event":
             self._name = value
         return None
-
-    def _bound(self, size: int) -> None:
-        if size > self._max_frame:
-            raise UpstreamError(f"The provider sent one stream event of more than {self._max_frame} bytes.")
 
     def _dispatch(self) -> Event | None:
         data, name = b"\n".join(self._data), self._name

@@ -50,7 +50,8 @@ async def test_it_answers_plain_and_streamed_and_ends_with_the_gateway() -> None
             await demo.answer(CHAT, asked("word " * 5000))
         assert (raised.value.status, raised.value.type) == (400, "exceed_context_size_error")
         pid = demo.pid
-    assert pid is not None
+        assert pid is not None
+        assert os.getsid(pid) != os.getsid(0), "Ctrl-C would end the model in the middle of its callers' answers"
     assert await asyncio.to_thread(gone, pid)
     with pytest.raises(RuntimeError):
         await demo.answer(CHAT, asked("Hello"))
