@@ -36,7 +36,7 @@ class Vocabulary:
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 
     def __len__(self) -> int:
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def text(self, words: str) -> list[int]:
         """The tokens of words nobody vouches for. Raises `GuardFailed` if one of them were a control token."""

@@ -7,6 +7,7 @@ from guard_runtime.conversation import Direction
 from guard_runtime.decoder import Decoder
 from guard_runtime.families import FAMILIES
 from guard_runtime.guards.generative import LIMITS, Contract, GenerativeModel, Limits
+from guard_runtime.language import Language
 from guard_runtime.manifest import Calibration
 from guard_runtime.prompt import Probes, label_tokens
 from guard_runtime.tokens import Vocabulary
@@ -15,7 +16,9 @@ from tests.generative.qwen import TEMPLATE, tokenizer_json
 from tests.generative.templates import TEMPLATES
 from tests.generative.twin import SHAPE, Twin, TwinHead
 
-CALIBRATION = {direction: {"zh": Calibration(1.0, 0.0), "en": Calibration(1.0, 0.0)} for direction in Direction}
+CALIBRATION: dict[Direction, dict[Language, Calibration]] = {
+    direction: {"zh": Calibration(1.0, 0.0), "en": Calibration(1.0, 0.0)} for direction in Direction
+}
 END = 151645
 VOCABULARY_SIZE = 151_700
 

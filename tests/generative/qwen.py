@@ -4,6 +4,7 @@ import base64
 import functools
 import importlib.metadata
 import json
+from pathlib import Path
 
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -45,12 +46,8 @@ def tokenizer_json(*, numbers: bool = False) -> str:
     """With `numbers`, 10 to 14 are one token each, as in Llama 3's vocabulary."""
     letters = _letters()
     ranks: dict[bytes, int] = {}
-    for line in (
-        importlib.metadata.distribution("dashscope")
-        .locate_file("dashscope/resources/qwen.tiktoken")
-        .read_bytes()
-        .splitlines()
-    ):
+    resource = importlib.metadata.distribution("dashscope").locate_file("dashscope/resources/qwen.tiktoken")
+    for line in Path(str(resource)).read_bytes().splitlines():
         word, _, rank = line.partition(b" ")
         ranks[base64.b64decode(word)] = int(rank)
     if numbers:
