@@ -17,7 +17,9 @@ from starlette.routing import Route as HttpRoute
 
 from gateway.body import Limits, read_body, require_few
 from gateway.dialects.chat import Chat
+from gateway.dialects.completions import Completions
 from gateway.dialects.dialect import Dialect
+from gateway.dialects.responses import Responses
 from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
 from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
 from gateway.judge import Judge
@@ -25,10 +27,12 @@ from gateway.metrics import Metrics
 from gateway.provider import refuse_forbidden
 from gateway.receipts import Receipts
 from gateway.sinks import LogSink, Record, Sink
-from gateway.tenants import Tenant, Tenants, bearer
+from gateway.tenants import Tenant, Tenants, presented
 from guard_runtime.language import language_of
 
-DIALECTS: tuple[Dialect, ...] = (Chat(),)
+DIALECTS: tuple[Dialect, ...] = (Chat(), Completions(), Responses())
+AZURE = "/openai/deployments/{model}"
+"""Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,11 @@ def create_app(gateway: Gateway) -> Starlette:
         HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
         HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
         *(HttpRoute(dialect.path, desk.endpoint(dialect), methods=["POST"]) for dialect in DIALECTS),
+        *(
+            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.endpoint(dialect), methods=["POST"])
+            for dialect in DIALECTS
+            if dialect.name in ("chat", "completions")
+        ),
     ]
     app = Starlette(
         routes=routes,
@@ -139,6 +148,8 @@ class _Desk:
         tenant = self._tenant(request)
         body = await read_body(request, self._gateway.limits)
         refuse_forbidden(body)
+        if "model" in request.path_params:
+            body = {**body, "model": request.path_params["model"]}
         require_few(body, self._gateway.limits.messages)
         conversation = dialect.read_request(body)
         return Exchange(
@@ -154,7 +165,9 @@ class _Desk:
         )
 
     def _tenant(self, request: Request) -> Tenant:
-        return self._gateway.tenants.find(bearer(request.headers.getlist("authorization")))
+        headers = request.headers
+        api_keys = [*headers.getlist("x-api-key"), *headers.getlist("api-key")]
+        return self._gateway.tenants.find(presented(headers.getlist("authorization"), api_keys))
 
     def _allowed(self, tenant: Tenant) -> list[str]:
         return [name for name in self._gateway.routes if name in tenant.models]

@@ -84,6 +84,19 @@ def weakness(key: str) -> str | None:
     return None
 
 
+def presented(authorization: Sequence[str], api_keys: Sequence[str]) -> str:
+    """The one key a request presents: as `Authorization: Bearer`, or as Azure's and Anthropic's clients do in `api-key`
+    and `x-api-key`. Raises `UnknownKey` for none, for several, and for what is no key."""
+    if authorization or not api_keys:
+        key = bearer(authorization)
+        if any(other != key for other in api_keys):
+            raise UnknownKey("There is more than one API key. Send one.")
+        return key
+    if len(set(api_keys)) > 1 or not re.fullmatch(r"[!-~]+", api_keys[0]) or len(api_keys[0]) > MAX_KEY:
+        raise UnknownKey("The API key header does not hold one key.")
+    return api_keys[0]
+
+
 def bearer(authorization: Sequence[str]) -> str:
     """The key in a request's Authorization headers. Raises `UnknownKey` unless there is exactly one such header, of the
     form `Bearer KEY`."""

@@ -405,3 +405,32 @@ def test_a_part_no_guard_can_read_is_stopped_or_passed_as_the_policy_says() -> N
     assert written["unread"] == [
         {"direction": "prompt", "what": "media", "rule": "on_unreadable.prompt", "action": "log"}
     ]
+
+
+def test_azures_client_finds_its_model_in_the_path_and_its_key_in_its_own_header() -> None:
+    parts = Parts()
+    with served(parts.gateway) as url:
+        azure = openai.AzureOpenAI(azure_endpoint=url, api_key=KEY, api_version="2024-10-21")
+        answer = azure.chat.completions.create(model="m", messages=HELLO)
+        with pytest.raises(openai.BadRequestError) as caught:
+            azure.chat.completions.create(model="m", messages=ASKED_BADLY)
+        with pytest.raises(openai.PermissionDeniedError):
+            azure.chat.completions.create(model="big", messages=HELLO)
+    assert answer.choices[0].message.content == "A harmless answer."
+    assert caught.value.code == "content_filter"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": "lg-wrong"},
+        {"x-api-key": "with blank"},
+        {"authorization": f"Bearer {KEY}", "x-api-key": OTHER_KEY},
+        {"api-key": KEY, "x-api-key": OTHER_KEY},
+    ],
+)
+def test_one_request_presents_one_key(headers: dict[str, str]) -> None:
+    parts = Parts()
+    with served(parts.gateway) as url:
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 401
+        assert httpx.get(f"{url}/v1/models", headers={"x-api-key": KEY}).status_code == 200
