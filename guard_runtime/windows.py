@@ -15,8 +15,8 @@ class Windows:
 
 
 def windows(length: int, *, size: int, overlap: int, limit: int) -> Windows:
-    """Windows of at most `size` over `length` units, neighbours sharing at least `overlap`. Of more than `limit`
-    windows the middle ones are left out: `unread` is what they alone would have held.
+    """As few windows of at most `size` as hold `length` units, all of one size, neighbours sharing at least `overlap`.
+    Of more than `limit` windows the middle ones are left out: `unread` is what they alone would have held.
 
     Raises `ValueError` unless 0 <= overlap < size and limit >= 2.
     """
@@ -27,7 +27,9 @@ def windows(length: int, *, size: int, overlap: int, limit: int) -> Windows:
     stride = size - overlap
     count = -(-(length - overlap) // stride)
     if count <= limit:
-        return Windows((*((i * stride, i * stride + size) for i in range(count - 1)), (length - size, length)))
+        even = -(-(length + (count - 1) * overlap) // count)
+        starts = (min(i * (even - overlap), length - even) for i in range(count))
+        return Windows(tuple((start, start + even) for start in starts))
     heads = -(-limit // 2)
     tails = limit - heads
     head = tuple((i * stride, i * stride + size) for i in range(heads))

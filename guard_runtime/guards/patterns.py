@@ -30,6 +30,9 @@ class Pattern:
 
 CERTAIN = 1.0
 LIKELY = 0.9
+UNSURE = 0.6
+"""It is what it says, but may well be public: most landlines in Chinese text are those of shops and sights."""
+
 WEAK = 0.5
 
 _MIN_ENTROPY = 3.2
@@ -161,7 +164,7 @@ _PATTERNS: tuple[Pattern, ...] = (
     Pattern("bank_card", r"\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b|\b62\d{4} \d{13}\b", _bank_card),
     Pattern("phone", r"(?:(?:\+|\b00|\b)86[ -]?|\b)1[3-9]\d[ -]?\d{4}[ -]?\d{4}\b", _phone("CN", LIKELY)),
     Pattern("phone", r"\b1(?: \d){10}\b", _phone("CN", LIKELY)),
-    Pattern("phone", r"\(?\b0\d{2,3}\)?[ -]?\d{3,4}[ -]?\d{4}\b", _phone("CN", LIKELY)),
+    Pattern("phone", r"\(?\b0\d{2,3}\)?[ -]?\d{3,4}[ -]?\d{4}\b", _phone("CN", UNSURE)),
     Pattern("phone", r"\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,6}\b", _phone("ZZ", LIKELY)),
     Pattern("phone", r"\(\d{3}\) ?\d{3}-\d{4}\b|\b\d{3}-\d{3}-\d{4}\b", _phone("US", LIKELY)),
     Pattern("ip_address", r"\b(?:\d{1,3}\.){3}\d{1,3}\b", _public_address),

@@ -30,6 +30,10 @@ def test_neighbours_overlap(length: int, size: int, overlap: int) -> None:
     assert all(a[1] - b[0] >= overlap for a, b in zip(laid.slices, laid.slices[1:], strict=False))
 
 
+def test_windows_are_no_longer_than_they_need_be() -> None:
+    assert windows(130, size=126, overlap=30, limit=9).slices == ((0, 80), (50, 130))
+
+
 def test_the_middle_is_left_out_first() -> None:
     assert windows(1_000, size=100, overlap=20, limit=4).slices == ((0, 100), (80, 180), (820, 920), (900, 1_000))
     assert windows(1_000, size=100, overlap=20, limit=4).unread == (180, 820)
