@@ -16,8 +16,8 @@ help:  ## what there is to make
 serve: $(VENV)/serving  ## serve on 127.0.0.1:8080 (PORT= to change) with the embedded guard and a small model
 	@$(BIN)/python -m gateway serve --port $(PORT)
 
-test: $(VENV)/tests  ## run every test, with the real guard and the real demo model
-	$(BIN)/python -m pytest
+test: $(VENV)/tests  ## run the tests, with the real guard and the real demo model
+	$(BIN)/python -m pytest --ignore tests/training --ignore tests/training_data --ignore tests/export
 
 check: $(VENV)/tests  ## style, types, import rules
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ guard: $(VENV)/training  ## train and ship libra-mini from its base weights and 
 	$(BIN)/python -m training.guard --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
 
 test-models: $(VENV)/training  ## the tests that need torch: training and export
-	$(BIN)/python -m pytest tests/training tests/export
+	$(BIN)/python -m pytest tests/training tests/training_data tests/export
 
 lock:  ## write the hash-locked requirement files anew (needs uv)
 	uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --generate-hashes \
