@@ -1,6 +1,5 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
-import importlib
 from pathlib import Path
 
 import guard_runtime
@@ -21,6 +20,7 @@ from gateway.demo import Demo
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judge import Judge
+from gateway.litellm_upstream import LiteLLM, Vendor
 from gateway.openai_upstream import Endpoint, OpenAICompatible
 from gateway.retries import Retries
 from gateway.upstreams import Scripted, Timeouts, Upstream
@@ -84,7 +84,7 @@ def _upstream(name: str, file: UpstreamFile) -> Upstream:
         case OpenAIFile():
             return OpenAICompatible(name, _endpoint(file))
         case LiteLLMFile():
-            return _litellm(name, file)
+            return LiteLLM(name, _vendor(file))
         case DemoFile():
             return Demo(name)
         case ScriptedFile():
@@ -101,12 +101,11 @@ def _endpoint(file: OpenAIFile) -> Endpoint:
     )
 
 
-def _litellm(name: str, file: LiteLLMFile) -> Upstream:
-    """litellm takes seconds and 166 MB to import, so only a config that names it pays for it."""
-    try:
-        module = importlib.import_module("gateway.litellm_upstream")
-    except ModuleNotFoundError as exc:
-        advice = "pip install 'libragate[litellm]'"
-        raise ConfigError((f"upstream {name}: the package {exc.name} is not installed -- {advice}",)) from exc
-    upstream: Upstream = module.LiteLLM(name, key=file.api_key, base_url=file.base_url)
-    return upstream
+def _vendor(file: LiteLLMFile) -> Vendor:
+    return Vendor(
+        key=file.api_key,
+        base_url=file.base_url,
+        options=file.options,
+        timeouts=Timeouts(**file.timeouts.model_dump()),
+        retries=Retries(**file.retries.model_dump()),
+    )

@@ -178,9 +178,12 @@ class OpenAIFile(_File):
 
 
 class LiteLLMFile(_File):
+    """`options` are litellm's own for the vendor, such as `api_version` or `aws_region_name`."""
+
     kind: Literal["litellm"]
     base_url: Address | None = None
     api_key: Secret | None = Field(default=None, repr=False)
+    options: dict[str, Secret] = Field(default={}, repr=False)
     timeouts: TimeoutsFile = TimeoutsFile()
     retries: RetriesFile = RetriesFile()
 

@@ -252,3 +252,33 @@ def test_a_host_that_is_not_this_machine_is_told(run) -> None:
     assert ended(run("serve", "--host", "192.0.2.1"), 2).stderr == (
         "192.0.2.1 is no address of this machine -- try --host 127.0.0.1, or 0.0.0.0 for all of them\n"
     )
+
+
+def test_a_guard_that_is_too_late_means_could_not_look(run) -> None:
+    late = CONFIG.replace(
+        "guards: [", "limits: {guard_seconds: 0.000001}\nguards: [{kind: classifier, name: libra-mini}, "
+    )
+    Path("config.yaml").write_text(late, encoding="utf-8")
+    said = ended(run("try", "好", "--tenant", "shop"), 3).stdout
+    assert said.startswith("block  guard_failure: libra-mini: timeout: no verdict within 1e-06 s\n")
+    assert "failed: libra-mini: timeout: no verdict within 1e-06 s\n" in said
+    allow = POLICY + "on_guard_failure: {prompt: allow}\n"
+    Path("policies/base.yaml").write_text(allow, encoding="utf-8")
+    assert ended(run("try", "好", "--tenant", "shop"), 3).stdout.startswith("allow  guard_failure")
+    assert ended(run("try", "坏", "--tenant", "shop"), 1).stdout.startswith("block  hate_speech_and_abuse")
+
+
+def test_the_name_of_a_guard_is_its_artefact_s_own(run) -> None:
+    path = Path(__file__).parents[2] / "guard_runtime/models/libra-mini"
+    other = CONFIG.replace("guards: [", f"guards: [{{kind: classifier, name: other, path: {path}}}, ")
+    Path("config.yaml").write_text(other, encoding="utf-8")
+    assert ended(run("check"), 2).stderr == (
+        f"guard other: the artefact in {path} is called libra-mini -- use that name\n"
+    )
+
+
+def test_a_guard_that_does_not_ship_is_told_which_do(run) -> None:
+    Path("config.yaml").write_text(CONFIG.replace("guards: [", "guards: [{kind: classifier, name: libra-max}, "))
+    assert (
+        "libra-max is not a folder -- give its path, or use one that ships: libra-mini" in ended(run("check"), 2).stderr
+    )
