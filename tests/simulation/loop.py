@@ -19,11 +19,20 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.steps = 0
+        self.tasks: list[asyncio.Task[Any]] = []
         self._now = 0.0
         self._at: tuple[int, Callable[[], None]] | None = None
 
     def time(self) -> float:
         return self._now
+
+    def create_task(self, *args: Any, **kwargs: Any) -> "asyncio.Task[Any]":
+        self.tasks.append(super().create_task(*args, **kwargs))
+        return self.tasks[-1]
+
+    @property
+    def unfinished(self) -> int:
+        return sum(not task.done() for task in self.tasks)
 
     def at_step(self, step: int, action: Callable[[], None]) -> None:
         self._at = (step, action)
@@ -70,6 +79,6 @@ def simulate(main: Callable[[SimLoop], Any]) -> Any:
 
 
 def _drop(loop: SimLoop) -> None:
-    for task in asyncio.all_tasks(loop):
+    for task in loop.tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()

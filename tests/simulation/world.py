@@ -92,7 +92,9 @@ def world(seed: int, force: Sequence[Fault] = ()) -> World:
     marks = iter(MARKS)
     policy = _policy(dice)
     again = policy.response.rules[Category.ILLEGAL_ACTIVITIES_AND_CRIME][0].rewrite is Rewrite.REGENERATE
-    attempts, texts = zip(*(_attempt(dice, faults, marks, n) for n in range(2 if again else 1)), strict=True)
+    channels = dice.choice([[(0, "content")]] * 3 + [[(0, "reasoning_content"), (0, "content")]] + [_several(dice)])
+    tries = range(2 if again else 1)
+    attempts, texts = zip(*(_attempt(dice, faults, (f"a{n}", channels), marks) for n in tries), strict=True)
     return World(
         seed=seed,
         faults=faults,
@@ -143,12 +145,11 @@ def _policy(dice: random.Random) -> Policy:
 
 
 def _attempt(
-    dice: random.Random, faults: frozenset[Fault], marks: Iterator[int], number: int
+    dice: random.Random, faults: frozenset[Fault], what: tuple[str, list[tuple[Any, ...]]], marks: Iterator[int]
 ) -> tuple[tuple[Step, ...], dict[tuple[Any, ...], str]]:
     """One answer of the provider: its steps, and the text of each channel. Text comes in pieces cut at random, several
     channels interleaved at random; each channel's pieces stay in order."""
-    stamp = f"a{number}"
-    channels = dice.choice([[(0, "content")]] * 3 + [[(0, "reasoning_content"), (0, "content")]] + [_several(dice)])
+    stamp, channels = what
     texts = {channel: _text(dice, marks, flood=Fault.FLOOD in faults) for channel in channels}
     pieces = {channel: list(_cut(dice, text, one=Fault.FLOOD in faults)) for channel, text in texts.items()}
     deltas = [delta for channel in channels for delta in ((channel, piece) for piece in pieces[channel])]
