@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from gateway.dialects.choices import ANSWER_KNOWN, ANSWER_NAMES, MAX_INDEX, NO_USAGE, is_index
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import only_names, provider_failed, strings, unread
+from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import GatewayError, UpstreamError
 from guard_runtime.conversation import Kind
@@ -52,6 +52,7 @@ class ChoiceStream:
             return ()
         if event.data.get("error") is not None:
             raise provider_failed(event.data["error"])
+        require_event_name(event.name, None)
         if isinstance(event.data.get("usage"), Mapping) and only_names(event.data["usage"]):
             self._usage = event.data["usage"]
         deltas = [Delta(("chunk", key), None) for key in unread(event.data, ANSWER_KNOWN, ANSWER_NAMES)]

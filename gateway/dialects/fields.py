@@ -11,6 +11,8 @@ from guard_runtime.conversation import Kind, Part, Path
 
 JSON_MARK = "$json"
 KEYS_MARK = "$keys"
+RESULTS_MARK = "$results"
+"""Behind a tool that the provider runs: what it brings in, which no guard here will read."""
 
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{0,256}")
 _SHOWN = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
@@ -167,6 +169,20 @@ def refuse_unknown(value: Json, known: frozenset[str], path: Path) -> None:
         )
 
 
+def require_known(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts of a request. Raises `BadRequest` for one that nobody knows."""
+    for part in parts:
+        if part.text is None and part.kind is Kind.TEXT:
+            name = dotted(part.path)
+            if part.path[-1] == "type":
+                raise BadRequest(f"{name} is not a type known here, so no guard could read it", param=name)
+            raise BadRequest(
+                f"{name} is not known here, or holds more than a name, so no guard could read it. Remove it.",
+                param=name,
+            )
+        yield part
+
+
 def require_names(value: Json, names: frozenset[str], path: Path) -> None:
     """Raises `BadRequest` where a field that is no content holds more than names and ids."""
     for key in names & value.keys():
@@ -197,6 +213,12 @@ def added(usage: object, more: object) -> dict[str, Any]:
         if isinstance(value, int) and isinstance(total.get(key, 0), int):
             total[key] = total.get(key, 0) + value
     return total
+
+
+def require_event_name(name: str | None, expected: str | None) -> None:
+    """Raises `UpstreamError` for an event whose name is not the one it must have: a name is relayed, and never read."""
+    if name is not None and name != expected:
+        raise UpstreamError("The model's provider sent an event under a name that is not its own.")
 
 
 def provider_failed(error: object) -> UpstreamError:

@@ -8,7 +8,7 @@ package 3.54 has it.
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import arguments, dotted, items, joined, text, unread
+from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
 from gateway.dialects.logprobs import spelled
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Part, Path, Role
@@ -57,7 +57,6 @@ PIECE_MEDIA: Mapping[str, frozenset[str]] = {
     "computer_screenshot": frozenset({"image_url"}),
 }
 
-RESULTS_MARK = "$results"
 OWN_TOOLS = frozenset(
     {"function", "custom", "namespace", "local_shell", "apply_patch", "computer_use_preview", "computer"}
 )
@@ -223,17 +222,3 @@ def tool_parts(tools: object, path: Path) -> Iterator[Part]:
         yield from joined(tool, at, Kind.TOOL_DEFINITION)
         if str(tool.get("type")) not in OWN_TOOLS:
             yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)
-
-
-def require_known(parts: Iterator[Part]) -> Iterator[Part]:
-    """The parts of a request. Raises `BadRequest` for one that nobody knows."""
-    for part in parts:
-        if part.text is None and part.kind is Kind.TEXT:
-            name = dotted(part.path)
-            if part.path[-1] == "type":
-                raise BadRequest(f"{name} is not a type known here, so no guard could read it", param=name)
-            raise BadRequest(
-                f"{name} is not known here, or holds more than a name, so no guard could read it. Remove it.",
-                param=name,
-            )
-        yield part

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import JSON_MARK, provider_failed, strings, unread
+from gateway.dialects.fields import JSON_MARK, provider_failed, require_event_name, strings, unread
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.response_events import (
     EVENT_NAMES,
@@ -89,6 +89,7 @@ class ResponseStream:
         found = data.get("type")
         if not isinstance(found, str):
             raise UpstreamError("The model's provider sent an event without a type.")
+        require_event_name(event.name, found)
         if found in ("error", "response.failed") or data.get("error") is not None:
             raise provider_failed(error_of(data))
         self._finished = self._finished or found in TERMINAL

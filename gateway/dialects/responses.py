@@ -11,13 +11,14 @@ from gateway.dialects.fields import (
     joined,
     only_names,
     refuse_unknown,
+    require_known,
     require_names,
     text,
     unread,
 )
 from gateway.dialects.openai_errors import blocked_body, error_body
 from gateway.dialects.options import Options
-from gateway.dialects.response_items import item_parts, require_known, role_of, tool_parts, type_of
+from gateway.dialects.response_items import item_parts, role_of, tool_parts, type_of
 from gateway.dialects.response_refusal import refused_response
 from gateway.dialects.response_stream import ResponseStream
 from gateway.errors import BadRequest, GatewayError, UpstreamError

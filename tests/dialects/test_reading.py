@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from gateway.dialects.chat import Chat
 from gateway.dialects.completions import Completions
 from gateway.dialects.dialect import Dialect, Event
+from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
 from gateway.errors import BadRequest, UpstreamError
 from gateway.strict_json import NotStrict, decode
 from guard_runtime.conversation import Path
-from tests.dialects import full_chat, full_completions, full_responses
+from tests.dialects import full_chat, full_completions, full_messages, full_responses
 from tests.dialects.mutations import SENTENCE, json_values, places, reads, replaced, smuggled, words_in
 from tests.dialects.refusals import BLOCKED
 
@@ -38,6 +39,7 @@ CASES = {
     "chat": Case(Chat(), full_chat),
     "completions": Case(Completions(), full_completions),
     "responses": Case(Responses(), full_responses),
+    "messages": Case(Messages(), full_messages),
 }
 
 
@@ -101,6 +103,12 @@ def test_no_string_of_a_stream_passes_unread(case: Case) -> None:
             if not any(delta.text is None or SENTENCE in delta.text for delta in deltas):
                 hidden.append((number, path))
     assert hidden == []
+
+
+def test_the_name_of_an_event_is_its_own_or_none(case: Case) -> None:
+    for event in case.full.EVENTS:
+        with pytest.raises(UpstreamError):
+            case.dialect.stream(case.full.REQUEST).read(Event(event.data, SENTENCE))
 
 
 def test_a_full_stream_has_nothing_in_it_that_cannot_be_read(case: Case) -> None:

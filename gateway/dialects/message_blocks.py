@@ -1,0 +1,179 @@
+"""The blocks an Anthropic message is made of: which of their strings are content.
+
+What nobody knows is a part of kind TEXT without text: a request with one is refused, an answer is held to
+`on_unreadable`. After https://docs.anthropic.com/en/api/messages, as the anthropic package 2.12 has it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from gateway.dialects.dialect import Json
+from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
+from gateway.errors import BadRequest
+from guard_runtime.conversation import Kind, Part, Path
+
+Reader = Callable[[object, Path], Iterator[Part]]
+
+BLOCK_NAMES = frozenset({"type", "id", "tool_use_id", "cache_control", "caller", "toolset_name"})
+_SEAL = re.compile(r"[A-Za-z0-9+/=_.-]*")
+_SEALED = frozenset({"encrypted_content", "encrypted_index", "encrypted_stdout"})
+_SEALED_MARK = "$sealed"
+
+
+def is_seal(value: object) -> bool:
+    """Whether a string can only be base64: a signature by which the provider knows its own thinking again."""
+    return isinstance(value, str) and _SEAL.fullmatch(value) is not None
+
+
+def _text(kind: Kind) -> Reader:
+    return lambda value, path: text(value, path, kind)
+
+
+def _blocks(kind: Kind) -> Reader:
+    return lambda value, path: content(value, path, kind)
+
+
+def _input(value: object, path: Path) -> Iterator[Part]:
+    yield from leaves(mapping(value, path), path, Kind.TOOL_CALL)
+
+
+def _signature(value: object, path: Path) -> Iterator[Part]:
+    if value is not None and not is_seal(value):
+        yield Part(path, None)
+
+
+def _redacted(value: object, path: Path) -> Iterator[Part]:
+    """Thinking that only the provider can decipher."""
+    yield Part(path, None, Kind.REASONING)
+
+
+def _media(value: object, path: Path) -> Iterator[Part]:
+    yield Part(path, None, Kind.MEDIA)
+
+
+def _source(value: object, path: Path) -> Iterator[Part]:
+    """Where a document comes from: text that is sent along can be read, all else cannot."""
+    source = mapping(value, path)
+    match source.get("type"):
+        case "text":
+            yield from text(source.get("data"), (*path, "data"))
+            known = frozenset({"data"})
+        case "content":
+            yield from content(source.get("content"), (*path, "content"), Kind.TEXT)
+            known = frozenset({"content"})
+        case _:
+            yield Part(path, None, Kind.MEDIA)
+            return
+    for key in unread(source, known, frozenset({"type", "media_type"})):
+        yield Part((*path, key), None)
+
+
+def _result(value: object, path: Path) -> Iterator[Part]:
+    """What a tool of the provider's own found; some of it only the provider can decipher."""
+    said, sealed = _unsealed(value)
+    yield from joined(said, path, Kind.TOOL_RESULT)
+    if sealed:
+        yield Part((*path, _SEALED_MARK), None, Kind.TOOL_RESULT)
+
+
+def _citations(value: object, path: Path) -> Iterator[Part]:
+    yield from joined(_unsealed(value)[0], path, Kind.TEXT)
+
+
+def _unsealed(value: Any) -> tuple[list[str], bool]:
+    """Every string in a value that is not sealed, and whether one is."""
+    said: list[str] = []
+    sealed = False
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as found:
+                said.append(found)
+            case Mapping() as holder:
+                shut = {key for key in _SEALED & holder.keys() if is_seal(holder[key])}
+                sealed = sealed or bool(shut)
+                for key in reversed([key for key in holder if key not in shut]):
+                    waiting += (holder[key], key)
+            case list() as found:
+                waiting.extend(reversed(found))
+    return said, sealed
+
+
+_TOOL_USE: Mapping[str, Reader] = {"name": _text(Kind.NAME), "server_name": _text(Kind.NAME), "input": _input}
+_RESULT: Mapping[str, Reader] = {"content": _result}
+BLOCKS: Mapping[str, Mapping[str, Reader]] = {
+    "text": {"text": _text(Kind.TEXT), "citations": _citations},
+    "thinking": {"thinking": _text(Kind.REASONING), "signature": _signature},
+    "redacted_thinking": {"data": _redacted},
+    "image": {"source": _media},
+    "document": {
+        "source": _source,
+        "title": _text(Kind.NAME),
+        "context": _text(Kind.TEXT),
+        "citations": _citations,
+    },
+    "search_result": {
+        "content": _blocks(Kind.TOOL_RESULT),
+        "source": _text(Kind.NAME),
+        "title": _text(Kind.NAME),
+        "citations": _citations,
+    },
+    "container_upload": {"file_id": _media},
+    "tool_use": _TOOL_USE,
+    "server_tool_use": _TOOL_USE,
+    "mcp_tool_use": _TOOL_USE,
+    "tool_result": {"content": _blocks(Kind.TOOL_RESULT)},
+    "mcp_tool_result": {"content": _blocks(Kind.TOOL_RESULT)},
+    "tool_reference": {"tool_name": _text(Kind.NAME)},
+    "web_search_tool_result": _RESULT,
+    "web_fetch_tool_result": _RESULT,
+    "code_execution_tool_result": _RESULT,
+    "bash_code_execution_tool_result": _RESULT,
+    "text_editor_code_execution_tool_result": _RESULT,
+    "tool_search_tool_result": _RESULT,
+}
+
+
+def content(value: object, path: Path, kind: Kind) -> Iterator[Part]:
+    """A string, or a list of blocks. `kind` is what plain text is, here."""
+    if isinstance(value, list):
+        for block, at in items(value, path):
+            yield from block_parts(block, at, kind)
+    elif isinstance(value, str | None):
+        yield from text(value, path, kind)
+    else:
+        raise BadRequest(f"{dotted(path)} must be a string or a list of blocks", param=dotted(path))
+
+
+def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Part]:
+    """Every part of one block. Raises `BadRequest` where a known field has the wrong shape."""
+    found = block.get("type")
+    readers = BLOCKS.get(found) if isinstance(found, str) else None
+    if readers is None:
+        yield Part((*path, "type"), None)
+        return
+    if found == "text":
+        if not isinstance(block.get("text"), str):
+            name = dotted((*path, "text"))
+            raise BadRequest(f"{name} must be a string", param=name)
+        readers = {**readers, "text": _text(kind)}
+    for key, value in block.items():
+        if key in readers:
+            yield from readers[key](value, (*path, key))
+    for key in unread(block, frozenset(readers), BLOCK_NAMES):
+        yield Part((*path, key), None)
+
+
+OWN_TOOLS = ("bash_", "text_editor_", "memory_", "computer_", "browser_")
+"""How the types of those of Anthropic's tools begin that the caller runs; results come in by a request, to be read
+there."""
+
+
+def tool_parts(tools: object, path: Path) -> Iterator[Part]:
+    """What tool definitions say; and a part without text for each tool that the provider runs itself."""
+    for tool, at in items(tools, path):
+        yield from joined(tool, at, Kind.TOOL_DEFINITION)
+        found = tool.get("type")
+        if found not in (None, "custom") and not str(found).startswith(OWN_TOOLS):
+            yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)
