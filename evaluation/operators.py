@@ -185,7 +185,8 @@ def _split(character: str, random: Random) -> str:
 
 
 def _to_traditional(character: str, random: Random) -> str:
-    return _traditional().convert(character)
+    converted: str = _traditional().convert(character)
+    return converted
 
 
 @cache

@@ -27,6 +27,9 @@ from training.scores import TOKENS_PER_PASS, logits_of
 from training.trainer import LabelLoss, Trainer
 
 Margins = npt.NDArray[np.float32]
+MEANING_LAYERS = 2
+"""Lower layers are enough to tell a disguise from other words, and cheap."""
+
 KEPT = 0.5
 """A disguise that keeps less of the meaning than this is no attack: it earns nothing and is never trained on."""
 
@@ -87,8 +90,9 @@ def spoken(row: Row) -> str:
 
 def saying(row: Row, text: str, name: str) -> Row:
     """The row with other words, under an id of its own."""
-    changed = {"prompt": text} if row.direction == "prompt" else {"response": text}
-    return dataclasses.replace(row, id=f"{row.id}-{name}", **changed)
+    if row.direction == "prompt":
+        return dataclasses.replace(row, id=f"{row.id}-{name}", prompt=text)
+    return dataclasses.replace(row, id=f"{row.id}-{name}", response=text)
 
 
 class Target:
@@ -254,7 +258,9 @@ def rounds(work: Work, rows: Sequence[Row], recipe: Recipe) -> list[str]:
     """Attack, add, fine-tune, attack again; the hardened guard ends in `work.out`. Returns the printed lines."""
     attack = recipe.attack
     model, tokenizer = models.load(work.guard).eval(), models.load_tokenizer(work.guard)
-    meaning = Meaning(models.load(work.base), models.load_tokenizer(work.base))
+    untouched = models.load(work.base)
+    models.with_layers(untouched.encoder, tuple(range(MEANING_LAYERS)))
+    meaning = Meaning(untouched, models.load_tokenizer(work.base))
     order = sorted(rows, key=lambda row: Random(f"{attack.seed} {row.id}").random())
     held, learning = order[: attack.measured * 2], order[attack.measured * 2 :]
     replay = sampled(learning, recipe.mix, attack.seed)

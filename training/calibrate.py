@@ -7,14 +7,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from guard_runtime.language import LANGUAGES, language_of
 from training.rows import CATEGORIES, Row
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Calibration = Mapping[str, Mapping[str, Mapping[str, float]]]
 OperatingPoint = Mapping[str, Mapping[str, float]]
 
 DIRECTIONS = ("prompt", "response")
-LANGUAGES = ("zh", "en")
 STEADY = 1.0
 BINS = 15
 
@@ -30,20 +31,31 @@ class Goal:
 GOALS = {"balanced": Goal(floor=0.5, alarms=0.01), "strict": Goal(floor=0.25, alarms=0.03)}
 
 
-def calibrated(rows: Sequence[Row], logits: npt.NDArray[np.float32]) -> Calibration:
+def margins(scores: Floats) -> Floats:
+    """Scores [rows, 8] of a guard that is not calibrated yet -> its margins of `unsafe`, [rows]."""
+    chance = np.clip(scores.max(axis=1), 1e-9, 1 - 1e-9)
+    found: Floats = np.log(chance) - np.log1p(-chance)
+    return found
+
+
+def calibrated(rows: Sequence[Row], margin: Floats) -> Calibration:
     """Temperature and bias that make sigmoid((margin - bias) / temperature) a probability, sources weighing evenly."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     weights = even_weights(rows)
     for direction in DIRECTIONS:
         for lang in LANGUAGES:
-            places = [i for i, row in enumerate(rows) if (row.direction, row.lang) == (direction, lang)]
+            places = [i for i, row in enumerate(rows) if (row.direction, _language(row)) == (direction, lang)]
             truth = np.array([rows[i].unsafe for i in places], bool)
-            margins = logits[places, 0].astype(np.float64)
-            found.setdefault(direction, {})[lang] = _fit(margins, truth, weights[places])
+            found.setdefault(direction, {})[lang] = _fit(margin[places], truth, weights[places])
     return found
 
 
-def _fit(margins: Floats, truth: npt.NDArray[np.bool_], weights: Floats) -> dict[str, float]:
+def _language(row: Row) -> str:
+    """The language serving takes the judged text to be in, which need not be the row's."""
+    return language_of(row.prompt if row.direction == "prompt" else row.response)
+
+
+def _fit(margins: Floats, truth: Flags, weights: Floats) -> dict[str, float]:
     if truth.all() or not truth.any():
         return {"temperature": 1.0, "bias": 0.0}
     model = LogisticRegression(C=STEADY * len(truth)).fit(margins[:, None], truth, sample_weight=weights)
@@ -61,21 +73,6 @@ def even_weights(rows: Sequence[Row]) -> Floats:
     weights = np.array([counts[key] ** -0.5 for key in keys])
     even: Floats = weights / weights.mean()
     return even
-
-
-def probabilities(rows: Sequence[Row], logits: npt.NDArray[np.float32], calibration: Calibration) -> Floats:
-    """The calibrated probability of `unsafe`, [rows]."""
-    pairs = [calibration[row.direction][row.lang] for row in rows]
-    bias = np.array([pair["bias"] for pair in pairs])
-    temperature = np.array([pair["temperature"] for pair in pairs])
-    return _sigmoid((logits[:, 0] - bias) / temperature)
-
-
-def category_scores(probability: Floats, logits: npt.NDArray[np.float32]) -> Floats:
-    """[rows, 8]: the worst category scores the probability of `unsafe`, the others their share of it."""
-    shares = _sigmoid(logits[:, 1:].astype(np.float64))
-    scores: Floats = probability[:, None] * shares / shares.max(axis=1, keepdims=True)
-    return scores
 
 
 def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]) -> Mapping[str, OperatingPoint]:
@@ -101,8 +98,8 @@ def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool],
 def _raised(calm: Floats, harmful: Floats, goal: Goal) -> Floats:
     thresholds = np.full(len(CATEGORIES), goal.floor)
     allowed = int(goal.alarms * len(calm))
-    while (flagged := (calm >= thresholds).any(axis=1)).sum() > allowed:
-        choices = [_raise(c, thresholds, calm[flagged], harmful) for c in range(len(CATEGORIES))]
+    while len(alarming := calm[(calm >= thresholds).any(axis=1)]) > allowed:
+        choices = [_raise(c, thresholds, alarming, harmful) for c in range(len(CATEGORIES))]
         possible = [choice for choice in choices if choice is not None]
         if not possible:
             break
@@ -123,10 +120,10 @@ def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Floats) 
     return (lost + 0.5) / (silenced + 0.1), category, float(raised[category])
 
 
-def flagged(rows: Sequence[Row], scores: Floats, point: OperatingPoint) -> npt.NDArray[np.bool_]:
+def flagged(rows: Sequence[Row], scores: Floats, point: OperatingPoint) -> Flags:
     """Which rows an operating point flags."""
     limits = np.array([[point[row.direction][category] for category in CATEGORIES] for row in rows])
-    found: npt.NDArray[np.bool_] = (scores >= limits).any(axis=1)
+    found: Flags = (scores >= limits).any(axis=1)
     return found
 
 
@@ -142,8 +139,3 @@ def benign_rows(rows: Sequence[Row]) -> list[bool]:
     """Benign text: rows of a source that holds no unsafe row in that direction. Mixed ones carry label noise."""
     mixed = {(row.source, row.direction) for row in rows if row.unsafe}
     return [(row.source, row.direction) not in mixed for row in rows]
-
-
-def _sigmoid(x: Floats) -> Floats:
-    result: Floats = 1 / (1 + np.exp(-x))
-    return result

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from guard_runtime.language import LANGUAGES
 from training import calibrate
-from training.calibrate import Floats, OperatingPoint
+from training.calibrate import Flags, Floats, OperatingPoint
 from training.rows import Row
 
 HEAD = """# {name} {version}
@@ -17,25 +18,25 @@ the int8 file. Calibration and thresholds were chosen on the dev rows, so dev fi
 """
 
 
-def dev_lines(rows: Sequence[Row], probability: Floats, scores: Floats, point: OperatingPoint) -> list[str]:
+def dev_lines(rows: Sequence[Row], scores: Floats, calm: Sequence[bool], point: OperatingPoint) -> list[str]:
     """Accuracy, AUROC, false alarms, recall and calibration error on dev, whole and by direction and language."""
-    flagged = calibrate.flagged(rows, scores, point)
+    flagged, probability = calibrate.flagged(rows, scores, point), scores.max(axis=1)
     truth = np.array([row.unsafe for row in rows])
-    benign = np.array(calibrate.benign_rows(rows))
+    benign = np.array(calm, bool)
     lines = ["| dev rows | n | accuracy | AUROC | false alarms | recall | ECE |", "|---|---|---|---|---|---|---|"]
     parts = {"all": np.ones(len(rows), bool)}
     for direction in calibrate.DIRECTIONS:
-        for lang in calibrate.LANGUAGES:
+        for lang in LANGUAGES:
             parts[f"{direction} {lang}"] = np.array([(r.direction, r.lang) == (direction, lang) for r in rows])
     for source in sorted({row.source for row in rows}):
         parts[source] = np.array([row.source == source for row in rows])
     for name, part in parts.items():
         if part.any():
             lines.append(f"| {name} | {part.sum()} | {_line(truth[part], flagged[part], probability[part])} |")
-    return [*lines, "", f"False alarms on benign sources, balanced: {flagged[benign].mean():.4f} of {benign.sum()}"]
+    return [*lines, "", f"False alarms on benign sources, balanced: {flagged[benign].sum()} of {benign.sum()}"]
 
 
-def _line(truth: Floats, flagged: Floats, probability: Floats) -> str:
+def _line(truth: Flags, flagged: Flags, probability: Floats) -> str:
     both = truth.any() and not truth.all()
     cells = [
         f"{(truth == flagged).mean():.3f}",

@@ -37,8 +37,8 @@ class Pipeline(Strict):
 
     name: str
     version: str
-    max_tokens: int = Field(128, ge=16, le=512)
-    synthetic: float = Field(0.6, gt=0, description="how much the grammar generator writes, 1 being everything")
+    max_tokens: int = Field(default=128, ge=16, le=512)
+    synthetic: float = Field(default=0.6, gt=0, description="how much the grammar generator writes, 1 being everything")
     steps: tuple[Step, ...] = Field(min_length=1)
     dev: tuple[str, ...] = ("dev.jsonl",)
     notes: str | None = None
@@ -86,10 +86,11 @@ def make(pipeline: Pipeline, folders: Folders, source: Path) -> None:
         _print_figures(step.name, target, folders, pipeline, recipe)
         guard = target
     notes = {"": (RECIPES / pipeline.notes).read_text(encoding="utf-8")} if pipeline.notes else {}
-    dev = [row for name in pipeline.dev for row in read_rows(folders.find(name))]
+    plain, *further = (read_rows(folders.find(name)) for name in pipeline.dev)
+    dev = ship.Dev(plain, [row for rows in further for row in rows])
     edition = ship.Edition(pipeline.name, pipeline.version, pipeline.max_tokens)
     measured = ship.ship(guard, dev, edition, folders.out, notes)
-    print(f"{folders.out}: shipped, int8 agrees with float32 on {measured.agreement:.2%} of {len(dev)} dev rows")
+    print(f"{folders.out}: shipped, int8 agrees with float32 on {measured.agreement:.2%} of dev verdicts")
 
 
 @dataclass(frozen=True, slots=True)

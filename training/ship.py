@@ -7,30 +7,37 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from tokenizers import Tokenizer
+from tqdm import tqdm
 
+from guard_runtime.artefact import Artefact
+from guard_runtime.conversation import Direction
+from guard_runtime.errors import ArtefactRefused
+from guard_runtime.guard import Passage
+from guard_runtime.guards.classifier import Classifier
+from guard_runtime.language import LANGUAGES
+from guard_runtime.verdict import CATEGORIES as ORDER
 from training import calibrate, card
 from training import model as models
-from training.batches import PAD, encode
+from training.batches import PAD
+from training.calibrate import Floats
 from training.graph import ShippedGraph
 from training.model import LABELS, GuardModel
-from training.rows import BadInput, Row, read_rows
-from training.scores import logits_of
+from training.rows import CATEGORIES, BadInput, Row, read_rows
 
 OPSET = 17
 AGREEMENT = 0.99
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent / "recipes" / "golden.jsonl"
-Logits = npt.NDArray[np.float32]
+ROWS_COMPARED = 1500
+NEUTRAL = {d: {lang: {"temperature": 1.0, "bias": 0.0} for lang in LANGUAGES} for d in calibrate.DIRECTIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +49,28 @@ class Edition:
     max_tokens: int
 
 
-class OnnxGraph:
-    """An exported graph on one CPU thread."""
+@dataclass(frozen=True, slots=True)
+class Dev:
+    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones."""
 
-    def __init__(self, path: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    plain: Sequence[Row]
+    further: Sequence[Row] = ()
 
-    def logits(self, tokens: Sequence[Sequence[int]]) -> Logits:
-        """Logits [rows, 9], each row run alone, as serving runs them: dynamic int8 scales depend on the whole batch."""
-        return np.concatenate([self._run(row) for row in tokens])
+    @property
+    def rows(self) -> list[Row]:
+        return [*self.plain, *self.further]
 
-    def _run(self, row: Sequence[int]) -> Logits:
-        ids = np.array([row], np.int64)
-        found: Logits = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
-        return found
+    @property
+    def benign(self) -> list[bool]:
+        return calibrate.benign_rows(self.plain) + [False] * len(self.further)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The int8 guard's scores on the dev rows, [rows, 8], and how often it and float32 say the same."""
+
+    scores: Floats
+    agreement: float
 
 
 def export(model: GuardModel, path: Path) -> None:
@@ -89,78 +101,116 @@ def quantise(source: Path, target: Path) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Dev rows with the int8 model's logits, and how often int8 and float32 agree on them."""
+class Folder:
+    """The artefact's folder while it is being made; after every change it can be loaded as serving loads it."""
 
-    rows: Sequence[Row]
-    logits: Logits
-    agreement: float
+    def __init__(self, path: Path, edition: Edition) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in ("manifest.json", "CARD.md"):
+            (path / name).unlink(missing_ok=True)
+        (path / "CARD.md").write_text("In the making.\n", encoding="utf-8")
+        self.path, self.edition = path, edition
+        self.settings: dict[str, Any] = {
+            "calibration": NEUTRAL,
+            "operating_points": _points({d: dict.fromkeys(CATEGORIES, 0.5) for d in calibrate.DIRECTIONS}),
+            "golden": [_golden(row, [0.5] * len(ORDER)) for row in read_rows(GOLDEN)],
+            "golden_tolerance": GOLDEN_TOLERANCE,
+        }
+
+    def write(self, **settings: Any) -> None:
+        """Write the manifest, with these settings changed."""
+        self.settings |= settings
+        manifest = {
+            "format": 1,
+            "name": self.edition.name,
+            "version": self.edition.version,
+            "family": "classifier",
+            "precision": "int8",
+            "opset": OPSET,
+            "made": datetime.date.today().isoformat(),
+            "files": {name: _sha256(self.path / name) for name in ("model.onnx", "tokenizer.json", "CARD.md")},
+            "labels": list(LABELS),
+            "max_tokens": self.edition.max_tokens,
+            **self.settings,
+        }
+        text = json.dumps(manifest, ensure_ascii=False, indent=1)
+        (self.path / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+    def guard(self, *, final: bool = False) -> Classifier:
+        """The guard as serving runs it, the golden rows checked when all is `final`. Raises BadInput when serving
+        would refuse it."""
+        try:
+            artefact = Artefact.load(self.path)
+            if not final:
+                artefact = replace(artefact, manifest=replace(artefact.manifest, golden=()))
+            return Classifier(artefact)
+        except ArtefactRefused as exc:
+            raise BadInput(f"serving refuses what was just written: {exc}") from exc
 
 
-def ship(source: Path, dev: Sequence[Row], edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:
+def served(guard: Classifier, rows: Sequence[Row], title: str) -> Floats:
+    """The guard's scores [rows, 8]: every window, raw and normalised, the worst counting."""
+    scores = np.zeros((len(rows), len(ORDER)))
+    for place, row in enumerate(tqdm(rows, desc=title, mininterval=5)):
+        [verdict] = guard.predict([_passage(row)])
+        scores[place] = [verdict.scores[category] for category in ORDER]
+    return scores
+
+
+def _passage(row: Row) -> Passage:
+    if row.direction == "prompt":
+        return Passage(Direction.PROMPT, row.prompt)
+    return Passage(Direction.RESPONSE, row.response, row.prompt)
+
+
+def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:
     """Write the artefact folder. Raises BadInput when int8 changes more than one verdict in a hundred."""
-    model, tokenizer = models.load(source).eval(), models.load_tokenizer(source)
-    out.mkdir(parents=True, exist_ok=True)
+    folder, rows = Folder(out, edition), dev.rows
+    models.load_tokenizer(source).save(str(out / "tokenizer.json"))
     with tempfile.TemporaryDirectory() as scratch:
-        export(model, Path(scratch) / "fp32.onnx")
-        quantise(Path(scratch) / "fp32.onnx", out / "model.onnx")
-    tokenizer.save(str(out / "tokenizer.json"))
-    graph = OnnxGraph(out / "model.onnx")
-    logits = graph.logits(encode(tokenizer, dev, edition.max_tokens))
-    full = logits_of(model, tokenizer, dev, edition.max_tokens)
-    calibration = calibrate.calibrated(dev, logits)
-    probability = calibrate.probabilities(dev, logits, calibration)
-    agreement = float(((probability > 0.5) == (calibrate.probabilities(dev, full, calibration) > 0.5)).mean())
+        full = Folder(Path(scratch) / "full", edition)
+        models.load_tokenizer(source).save(str(full.path / "tokenizer.json"))
+        export(models.load(source).eval(), full.path / "model.onnx")
+        quantise(full.path / "model.onnx", out / "model.onnx")
+        folder.write()
+        calibration = calibrate.calibrated(rows, calibrate.margins(served(folder.guard(), rows, "margins")))
+        folder.write(calibration=calibration)
+        scores = served(folder.guard(), rows, "scores")
+        full.write(calibration=calibration)
+        agreement = _agreement(full.guard(), rows, scores)
     if agreement < AGREEMENT:
-        raise BadInput(
-            f"int8 agrees with float32 on {agreement:.2%} of dev verdicts; at least {AGREEMENT:.0%} is needed"
-        )
-    scores = calibrate.category_scores(probability, logits)
-    benign = calibrate.benign_rows(dev)
-    points = calibrate.operating_points(dev, scores, benign)
-    measured = Measured(dev, logits, agreement)
+        raise BadInput(f"int8 agrees with float32 on {agreement:.2%} of verdicts; at least {AGREEMENT:.0%} is needed")
+    points = calibrate.operating_points(rows, scores, dev.benign)
     lines = [
-        *card.dev_lines(dev, probability, scores, points["balanced"]),
+        *card.dev_lines(rows, scores, dev.benign, points["balanced"]),
         f"int8 against float32, same verdicts: {agreement:.4f}",
     ]
     (out / "CARD.md").write_text(card.written(edition.name, edition.version, lines, notes), encoding="utf-8")
-    manifest = {
-        "format": 1,
-        "name": edition.name,
-        "version": edition.version,
-        "family": "classifier",
-        "precision": "int8",
-        "opset": OPSET,
-        "made": datetime.date.today().isoformat(),
-        "files": {name: _sha256(out / name) for name in ("model.onnx", "tokenizer.json", "CARD.md")},
-        "labels": list(LABELS),
-        "max_tokens": edition.max_tokens,
-        "calibration": calibration,
-        "operating_points": points,
-        "golden": golden(graph, tokenizer, calibration, edition.max_tokens),
-        "golden_tolerance": GOLDEN_TOLERANCE,
-    }
-    text = json.dumps(manifest, ensure_ascii=False, indent=1)
-    (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    return measured
+    folder.write(operating_points=points)
+    folder.write(golden=_golden_rows(folder.guard()))
+    folder.guard(final=True)
+    return Measured(scores, agreement)
 
 
-def golden(
-    graph: OnnxGraph, tokenizer: Tokenizer, calibration: calibrate.Calibration, max_tokens: int
-) -> list[dict[str, object]]:
-    """The golden texts with the scores this model gives them."""
+def _agreement(full: Classifier, rows: Sequence[Row], scores: Floats) -> float:
+    """Share of (evenly drawn) rows on which float32 is on the same side of one half."""
+    places = range(0, len(rows), max(1, len(rows) // ROWS_COMPARED))
+    exact = served(full, [rows[i] for i in places], "float32")
+    return float(((exact.max(axis=1) > 0.5) == (scores[list(places)].max(axis=1) > 0.5)).mean())
+
+
+def _golden_rows(guard: Classifier) -> list[dict[str, object]]:
     rows = read_rows(GOLDEN)
-    logits = graph.logits(encode(tokenizer, rows, max_tokens))
-    scores = calibrate.category_scores(calibrate.probabilities(rows, logits, calibration), logits)
-    return [
-        {
-            "prompt": row.prompt,
-            "response": row.response or None,
-            "scores": {c: round(float(s), 5) for c, s in zip(calibrate.CATEGORIES, line, strict=True)},
-        }
-        for row, line in zip(rows, scores, strict=True)
-    ]
+    return [_golden(row, line) for row, line in zip(rows, served(guard, rows, "golden"), strict=True)]
+
+
+def _golden(row: Row, scores: Sequence[float] | Floats) -> dict[str, object]:
+    named = {category.value: round(float(score), 5) for category, score in zip(ORDER, scores, strict=True)}
+    return {"prompt": row.prompt, "response": row.response or None, "scores": named}
+
+
+def _points(point: calibrate.OperatingPoint) -> dict[str, calibrate.OperatingPoint]:
+    return dict.fromkeys(calibrate.GOALS, point)
 
 
 def _sha256(path: Path) -> str:
@@ -168,10 +218,11 @@ def _sha256(path: Path) -> str:
 
 
 def main() -> int:
-    """`python -m training.ship --model DIR --dev D.jsonl --out DIR --version X.Y.Z`."""
+    """`python -m training.ship --model DIR --dev D.jsonl [--further F.jsonl ...] --out DIR --version X.Y.Z`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", type=Path, required=True, help="a folder that training wrote")
-    parser.add_argument("--dev", type=Path, required=True, nargs="+")
+    parser.add_argument("--dev", type=Path, required=True, help="rows whose benign sources bound the false alarms")
+    parser.add_argument("--further", type=Path, nargs="*", default=[], help="further rows to calibrate on")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="libra-mini")
     parser.add_argument("--version", required=True)
@@ -179,7 +230,7 @@ def main() -> int:
     parser.add_argument("--notes", type=Path, help="Markdown for the card: how it was trained, what it fails at")
     given = parser.parse_args()
     try:
-        dev = [row for path in given.dev for row in read_rows(path)]
+        dev = Dev(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
         notes = {"": given.notes.read_text(encoding="utf-8")} if given.notes else {}
         edition = Edition(given.name, given.version, given.max_tokens)
         measured = ship(given.model, dev, edition, given.out, notes)
@@ -187,7 +238,7 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 2
     size = (given.out / "model.onnx").stat().st_size / 1e6
-    print(f"{given.out}: {size:.1f} MB, int8 agrees with float32 on {measured.agreement:.2%} of {len(dev)} dev rows")
+    print(f"{given.out}: {size:.1f} MB, int8 agrees with float32 on {measured.agreement:.2%} of dev verdicts")
     return 0
 
 

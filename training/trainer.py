@@ -75,7 +75,8 @@ class Trainer:
                     saved = time.monotonic()
         writer.close()
         self._save(len(plan))
-        return self.model.cpu().eval()
+        trained: GuardModel = self.model.cpu().eval()
+        return trained
 
     def _plan(self, found: Sequence[Example]) -> list[list[list[Example]]]:
         recipe = self.recipe

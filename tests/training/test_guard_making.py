@@ -1,6 +1,5 @@
 """Distilling, attacking, calibrating and shipping, on a tiny guard."""
 
-import json
 import random
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import pytest
 import torch
 
 from evaluation.operators import OPERATORS, perturbed
+from guard_runtime.artefact import Artefact
+from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
 from training import adversarial, calibrate, distil, ship
 from training import model as models
-from training.batches import encode, examples
+from training.batches import examples
 from training.graph import ShippedGraph
 from training.recipe import Attack, Recipe
 from training.rows import CATEGORIES, BadInput, Row, read_rows
@@ -69,15 +70,13 @@ def test_the_shipped_graph_computes_the_same_logits_whatever_the_padding(guard: 
 def test_calibration_brings_margins_to_probabilities() -> None:
     draw = np.random.default_rng(0)
     truth = draw.random(4000) < 0.5
-    logits = np.zeros((4000, 9), np.float32)
-    logits[:, 0] = np.where(truth, 1.0, -1.0) * 3 + draw.standard_normal(4000) * 3 + 2
-    rows = [_row(i, unsafe) for i, unsafe in enumerate(truth)]
-    found = calibrate.calibrated(rows, logits)
-    even = {"temperature": 1.0, "bias": 0.0}
-    before = calibrate.probabilities(rows, logits, {"prompt": {"zh": even}})
-    after = calibrate.probabilities(rows, logits, found)
-    assert found["prompt"]["zh"]["bias"] == pytest.approx(2.0, abs=0.3)
+    margin = np.where(truth, 1.0, -1.0) * 3 + draw.standard_normal(4000) * 3 + 2
+    cell = calibrate.calibrated([_row(i, unsafe) for i, unsafe in enumerate(truth)], margin)["prompt"]["zh"]
+    before = 1 / (1 + np.exp(-margin))
+    after = 1 / (1 + np.exp(-(margin - cell["bias"]) / cell["temperature"]))
+    assert cell["bias"] == pytest.approx(2.0, abs=0.3)
     assert calibrate.calibration_error(after, truth) < 0.03 < calibrate.calibration_error(before, truth)
+    assert calibrate.margins(np.array([[0.1, 0.5], [0.9, 0.2]])) == pytest.approx([0.0, np.log(9)])
 
 
 def _row(number: int, unsafe: bool, source: str = "tiny") -> Row:
@@ -99,35 +98,26 @@ def test_the_balanced_point_keeps_benign_alarms_within_one_in_a_hundred() -> Non
     assert all(points["strict"]["prompt"][c] <= points["balanced"]["prompt"][c] for c in CATEGORIES)
 
 
-def test_category_scores_give_the_worst_category_the_probability_of_unsafe() -> None:
-    logits = np.zeros((1, 9), np.float32)
-    logits[0, 3] = 2.0
-    scores = calibrate.category_scores(np.array([0.6]), logits)
-    assert scores[0, 2] == pytest.approx(0.6) and scores.max() == scores[0, 2]
-    assert scores[0, 0] == pytest.approx(0.6 * 0.5 / (1 / (1 + np.exp(-2))))
-
-
-def test_shipping_writes_an_artefact_that_keeps_its_own_golden_scores(guard: Path, tmp_path: Path) -> None:
-    dev = rows_of(tmp_path, 200, seed=4)
-    ship.ship(guard, dev, ship.Edition("tiny", "1.2.3", 16), tmp_path / "art", {"Data": "ours"})
-    manifest = json.loads((tmp_path / "art" / "manifest.json").read_text(encoding="utf-8"))
-    graph, tokenizer = ship.OnnxGraph(tmp_path / "art" / "model.onnx"), models.load_tokenizer(tmp_path / "art")
-    assert manifest["labels"] == ["unsafe", *CATEGORIES] and manifest["version"] == "1.2.3"
-    assert len(manifest["golden"]) >= 32
-    assert ship.golden(graph, tokenizer, manifest["calibration"], 16) == manifest["golden"]
+def test_shipping_writes_an_artefact_that_serving_takes(guard: Path, tmp_path: Path) -> None:
+    dev = ship.Dev(rows_of(tmp_path, 160, seed=4), rows_of(tmp_path, 40, seed=5))
+    measured = ship.ship(guard, dev, ship.Edition("tiny", "1.2.3", 64), tmp_path / "art", {"Data": "ours"})
+    loaded = Classifier(Artefact.load(tmp_path / "art"))
+    assert loaded.manifest.version == "1.2.3" and len(loaded.manifest.golden) >= 32
+    assert loaded.golden_difference < 1e-4
+    assert loaded.manifest.golden_tolerance < 0.1
+    assert np.allclose(ship.served(loaded, dev.rows, "again"), measured.scores)
+    assert ((measured.scores.max(axis=1) > 0.5) == [row.unsafe for row in dev.rows]).mean() > 0.9
     card = (tmp_path / "art" / "CARD.md").read_text(encoding="utf-8")
     assert "| prompt zh |" in card and "## Data\n\nours" in card
-    tokens = encode(tokenizer, dev, 16)
-    probability = calibrate.probabilities(dev, graph.logits(tokens), manifest["calibration"])
-    assert ((probability > 0.5) == np.array([row.unsafe for row in dev])).mean() > 0.9
 
 
 def test_shipping_refuses_a_guard_that_int8_changes(
     guard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ship, "AGREEMENT", 1.01)
+    dev = ship.Dev(rows_of(tmp_path, 40, seed=4))
     with pytest.raises(BadInput, match="int8 agrees with float32 on"):
-        ship.ship(guard, rows_of(tmp_path, 40, seed=4), ship.Edition("tiny", "1.0.0", 16), tmp_path / "art", {})
+        ship.ship(guard, dev, ship.Edition("tiny", "1.0.0", 64), tmp_path / "art", {})
 
 
 @pytest.mark.parametrize("name", OPERATORS)
