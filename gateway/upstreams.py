@@ -11,6 +11,9 @@ from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
 
 
+_NOTED = 1000
+
+
 class Upstream(Protocol):
     """`path` is the dialect's own ("/v1/chat/completions"); `body` is the object that was judged."""
 
@@ -54,7 +57,7 @@ class Scripted:
     """Says what it is told: for tests and load runs. `answers` gives the body for a plain answer, or the error to
     raise; `streams` the steps of a streamed one, an error being raised where it stands (first of all: on entering).
 
-    `asked` keeps what it was asked; `open` counts the streams that were entered and not left.
+    `asked` keeps the first thousand things it was asked; `open` counts the streams that were entered and not left.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Scripted:
         )
 
     async def answer(self, path: str, body: Json) -> Json:
-        self.asked.append((path, body))
+        self._note(path, body)
         answer = self._answers(body)
         if isinstance(answer, UpstreamError):
             raise answer
@@ -88,7 +91,7 @@ class Scripted:
 
     @asynccontextmanager
     async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
-        self.asked.append((path, body))
+        self._note(path, body)
         steps = list(self._streams(body))
         if steps and isinstance(steps[0], UpstreamError):
             raise steps[0]
@@ -101,6 +104,10 @@ class Scripted:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         yield self
+
+    def _note(self, path: str, body: Json) -> None:
+        if len(self.asked) < _NOTED:
+            self.asked.append((path, body))
 
 
 async def _played(steps: Iterable[Step]) -> AsyncIterator[Event]:
