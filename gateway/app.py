@@ -19,6 +19,7 @@ from gateway.body import Limits, read_body, require_few
 from gateway.dialects.chat import Chat
 from gateway.dialects.completions import Completions
 from gateway.dialects.dialect import Dialect
+from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
 from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
 from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
@@ -30,7 +31,7 @@ from gateway.sinks import LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, presented
 from guard_runtime.language import language_of
 
-DIALECTS: tuple[Dialect, ...] = (Chat(), Completions(), Responses())
+DIALECTS: tuple[Dialect, ...] = (Chat(), Completions(), Responses(), Messages())
 AZURE = "/openai/deployments/{model}"
 """Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=..."""
 
