@@ -10,7 +10,6 @@ import anyio
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
 
-
 _NOTED = 1000
 
 

@@ -123,7 +123,7 @@ def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Floats) 
 def flagged(rows: Sequence[Row], scores: Floats, point: OperatingPoint) -> Flags:
     """Which rows an operating point flags."""
     limits = np.array([[point[row.direction][category] for category in CATEGORIES] for row in rows])
-    found: Flags = (scores >= limits).any(axis=1)
+    found: Flags = np.asarray((scores >= limits).any(axis=1))
     return found
 
 

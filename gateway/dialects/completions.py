@@ -1,7 +1,7 @@
 """POST /v1/completions, the older API that continues a text."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from gateway.dialects.choice_stream import ChoiceStream, joined_texts, texts
@@ -10,7 +10,8 @@ from gateway.dialects.dialect import Channel, Choice, Delta, Json, Refusal
 from gateway.dialects.fields import joined, strangers, strings, text, unread
 from gateway.dialects.openai_errors import blocked_body, error_body
 from gateway.dialects.options import Options
-from gateway.errors import BadRequest, GatewayError
+from gateway.dialects.prompts import Decoder, decoded, is_token_ids, read_prompts
+from gateway.errors import GatewayError
 from gateway.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
@@ -35,9 +36,6 @@ OPTIONS = Options(
 MAX_PROMPTS = 64
 CHOICE_KNOWN = frozenset({"text", "logprobs", "stop_reason"})
 
-Decoder = Callable[[Sequence[int]], str]
-"""A tokenizer's decode: the text that these token ids are, special tokens included."""
-
 
 class Completions:
     """`decoders` gives a model's tokenizer, by the model's public name: only for such a model are prompts taken as
@@ -52,42 +50,10 @@ class Completions:
     def read_request(self, body: Json) -> Conversation:
         OPTIONS.check(body)
         options = tuple(_stop(body.get("stop")))
-        turns = [Turn(Role.USER, tuple(parts)) for parts in self._prompts(body)]
+        prompts = read_prompts(body.get("prompt"), "prompt", self._decoders.get(body["model"]), MAX_PROMPTS)
+        turns = [Turn(Role.USER, parts) for parts in prompts]
         turns.append(Turn(Role.USER, tuple(text(body.get("suffix"), ("suffix",)))))
         return Conversation(tuple(turn for turn in (Turn(Role.SYSTEM, options), *turns) if turn.parts))
-
-    def _prompts(self, body: Json) -> list[list[Part]]:
-        prompt = body.get("prompt")
-        if isinstance(prompt, str):
-            return [list(text(prompt, ("prompt",)))]
-        if not isinstance(prompt, list) or not prompt:
-            raise BadRequest("prompt must be a string or a list with at least one", param="prompt")
-        if _is_token_ids(prompt):
-            return [[Part(("prompt",), self._decoded(body, prompt, "prompt"))]]
-        if len(prompt) > MAX_PROMPTS:
-            raise BadRequest(f"prompt holds {len(prompt)} prompts; the limit here is {MAX_PROMPTS}", param="prompt")
-        return [list(self._prompt(body, item, i)) for i, item in enumerate(prompt)]
-
-    def _prompt(self, body: Json, item: object, i: int) -> Iterator[Part]:
-        if isinstance(item, list) and _is_token_ids(item):
-            yield Part(("prompt", i), self._decoded(body, item, f"prompt[{i}]"))
-        elif isinstance(item, str):
-            yield from text(item, ("prompt", i))
-        else:
-            raise BadRequest(f"prompt[{i}] must be a string", param=f"prompt[{i}]")
-
-    def _decoded(self, body: Json, ids: Sequence[int], param: str) -> str:
-        decoder = self._decoders.get(body["model"])
-        if decoder is None:
-            raise BadRequest(
-                f"{param} is a list of token ids. The tokenizer of this model is not known here, so no guard could "
-                "read them. Send the prompt as a string.",
-                param=param,
-            )
-        try:
-            return decoder(ids)
-        except (ValueError, OverflowError, IndexError, KeyError) as exc:
-            raise BadRequest(f"{param} holds a token id that this model does not have", param=param) from exc
 
     def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
@@ -112,9 +78,9 @@ class Completions:
     def instructed(self, body: Json, instruction: str) -> Json:
         """The instruction stands in front of the text to be continued; of several prompts the first is asked again."""
         prompt = body["prompt"]
-        first = prompt[0] if isinstance(prompt, list) and not _is_token_ids(prompt) else prompt
+        first = prompt[0] if isinstance(prompt, list) and not is_token_ids(prompt) else prompt
         if isinstance(first, list):
-            first = self._decoded(body, first, "prompt")
+            first = decoded(first, "prompt", self._decoders.get(body["model"]))
         return {**body, "n": 1, "best_of": 1, "prompt": f"{instruction}\n\n{first}"}
 
     def with_choice(self, answer: Json, position: int, other: Json) -> Json:
@@ -128,7 +94,7 @@ class Completions:
 
     def stream(self, body: Json) -> ChoiceStream:
         prompt = body["prompt"]
-        prompts = len(prompt) if isinstance(prompt, list) and not _is_token_ids(prompt) else 1
+        prompts = len(prompt) if isinstance(prompt, list) and not is_token_ids(prompt) else 1
         return ChoiceStream(
             TextChoice(),
             {"id": "cmpl-", "object": "text_completion", "created": 0, "model": body["model"]},
@@ -161,10 +127,6 @@ class TextChoice:
 
     def ended(self) -> Json:
         return {"text": "", "logprobs": None}
-
-
-def _is_token_ids(value: Sequence[object]) -> bool:
-    return bool(value) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def _stop(stop: object) -> Iterator[Part]:

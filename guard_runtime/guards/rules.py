@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import anyio
 import anyio.to_thread
 
 from guard_runtime.conversation import Conversation, Direction, Kind, Part, Path
@@ -17,6 +18,9 @@ BALANCED, STRICT = 0.7, 0.4
 
 OFF_THE_LOOP = 4_000
 """Characters above which a conversation is read on a thread."""
+
+LONG_AT_ONCE = 2
+"""Long conversations read at the same time: they hold the interpreter, so more would only slow everybody."""
 
 MAX_CHECKED = 1_000
 """Different numbers of a kind that are checked in one text. Of more than these the form alone decides."""
@@ -47,8 +51,7 @@ class Rules:
         self.version = f"1.n{VERSION}"
         self.alive = True
         self.queued = 0
-        self.alive = True
-        self.queued = 0
+        self._threads = anyio.CapacityLimiter(LONG_AT_ONCE)
         at = ((name, {Category.PRIVACY_AND_PROPERTY: at}) for name, at in (("balanced", BALANCED), ("strict", STRICT)))
         self.operating_points: OperatingPoints = MappingProxyType(
             {name: {direction: point for direction in Direction} for name, point in at}
@@ -61,7 +64,7 @@ class Rules:
         size = sum(len(part.text or "") for part in parts)
         if size <= OFF_THE_LOOP:
             return self._verdict(parts, last)
-        return await anyio.to_thread.run_sync(self._verdict, parts, last)
+        return await anyio.to_thread.run_sync(self._verdict, parts, last, limiter=self._threads, abandon_on_cancel=True)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Rules"]:

@@ -1,0 +1,99 @@
+"""POST /v1/embeddings: the texts that go in are judged; what comes out is numbers."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NoReturn
+
+from gateway.dialects.dialect import Choice, Json, Refusal
+from gateway.dialects.fields import items, only_names, strangers
+from gateway.dialects.openai_errors import blocked_body, error_body
+from gateway.dialects.options import Options
+from gateway.dialects.prompts import Decoder, read_prompts
+from gateway.errors import BadRequest, GatewayError, UpstreamError
+from guard_runtime.conversation import Conversation, Part, Role, Turn
+
+OPTIONS = Options(
+    read=frozenset({"model", "input"}),
+    names=frozenset({"encoding_format", "user"}),
+    numbers={"dimensions": (1, math.inf)},
+    whole=frozenset({"dimensions"}),
+)
+MAX_INPUTS = 2048
+"""OpenAI's own limit: https://platform.openai.com/docs/api-reference/embeddings/create"""
+ANSWER_NAMES = frozenset({"object", "model", "usage", "id"})
+ITEM_NAMES = frozenset({"object", "index"})
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+
+
+class Embeddings:
+    """`decoders` gives a model's tokenizer, by the model's public name: only for such a model is input taken as token
+    ids."""
+
+    name = "embeddings"
+    path = "/v1/embeddings"
+
+    def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
+        self._decoders = decoders
+
+    def read_request(self, body: Json) -> Conversation:
+        if body.get("stream"):
+            raise BadRequest("embeddings are not streamed: leave stream out", param="stream")
+        OPTIONS.check(body)
+        inputs = read_prompts(body.get("input"), "input", self._decoders.get(body["model"]), MAX_INPUTS)
+        return Conversation(tuple(Turn(Role.USER, parts) for parts in inputs if parts))
+
+    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("data"), list):
+            raise UpstreamError("The model's provider sent an answer without embeddings.")
+        try:
+            return (Choice(0, tuple(_unread(answer))),)
+        except BadRequest as exc:
+            raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
+
+    def blocked_prompt(self, refusal: Refusal) -> Json:
+        return blocked_body(refusal)
+
+    def completion(self, body: Json, refusal: Refusal) -> Json:
+        """Numbers cannot say a refusal: no embedding at all, which the SDKs raise as an error."""
+        return {
+            "object": "list",
+            "data": [],
+            "model": body["model"],
+            "usage": {"prompt_tokens": 0, "total_tokens": 0},
+        }
+
+    def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
+        stamp = {key: value for key, value in answer.items() if key in ANSWER_NAMES and only_names(value)}
+        return {**self.completion(body, refusal), **stamp}
+
+    def instructed(self, body: Json, instruction: str) -> Json:
+        """The same request: nothing in it could be told anything."""
+        return body
+
+    def with_choice(self, answer: Json, position: int, other: Json) -> Json:
+        return other
+
+    def error(self, error: GatewayError) -> Json:
+        return error_body(error)
+
+    def streams(self, body: Json) -> bool:
+        return False
+
+    def stream(self, body: Json) -> NoReturn:
+        raise BadRequest("embeddings are not streamed: leave stream out", param="stream")
+
+
+def _unread(answer: Json) -> Iterator[Part]:
+    """Whatever in the answer is not numbers, base64 of numbers, ids and counts."""
+    yield from strangers(answer, (), frozenset({"data"}), ANSWER_NAMES)
+    for item, path in items(answer["data"], ("data",)):
+        if not _is_vector(item.get("embedding")):
+            yield Part((*path, "embedding"), None)
+        yield from strangers(item, path, frozenset({"embedding"}), ITEM_NAMES)
+
+
+def _is_vector(value: object) -> bool:
+    if isinstance(value, str):
+        return _BASE64.issuperset(value)
+    return isinstance(value, Sequence) and all(isinstance(number, int | float) for number in value)

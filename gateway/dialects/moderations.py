@@ -1,0 +1,124 @@
+"""POST /v1/moderations, answered by our own guard in OpenAI's shape. Pure: no upstream is asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.dialects.dialect import Json
+from gateway.dialects.fields import dotted, items, refuse_unknown, require_names, text
+from gateway.dialects.openai_errors import error_body
+from gateway.errors import BadRequest, GatewayError
+from gateway.policy import Action, Decision
+from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
+from guard_runtime.verdict import CATEGORIES, Category, Verdict
+
+MAX_INPUTS = 100
+
+OPENAI: Mapping[str, tuple[Category, ...]] = {
+    "harassment": (Category.HATE_SPEECH_AND_ABUSE,),
+    "harassment/threatening": (),
+    "hate": (Category.BIAS_AND_DISCRIMINATION, Category.HATE_SPEECH_AND_ABUSE),
+    "hate/threatening": (),
+    "illicit": (Category.ILLEGAL_ACTIVITIES_AND_CRIME,),
+    "illicit/violent": (),
+    "self-harm": (Category.PHYSICAL_AND_MENTAL_HEALTH,),
+    "self-harm/intent": (),
+    "self-harm/instructions": (),
+    "sexual": (),
+    "sexual/minors": (),
+    "violence": (),
+    "violence/graphic": (),
+}
+"""OpenAI's categories (https://platform.openai.com/docs/guides/moderation) by ours. Our guards do not tell apart what
+the empty ones name: they are never set, and what belongs there is flagged under a category of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the guards saw in one input, and what the tenant's policy makes of it."""
+
+    verdicts: tuple[Verdict, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def action(self) -> Action:
+        return max((decision.action for decision in self.decisions), default=Action.ALLOW)
+
+    def score(self, category: Category) -> float:
+        """The highest of the guards' scores."""
+        return max((verdict.scores[category] for verdict in self.verdicts), default=0.0)
+
+    def flags(self, category: Category) -> bool:
+        """Whether a rule of the policy fired for this category, if only to log it."""
+        return any(decision.category is category and decision.action > Action.ALLOW for decision in self.decisions)
+
+
+class Moderations:
+    name = "moderations"
+    path = "/v1/moderations"
+
+    def read_request(self, body: Json) -> tuple[Conversation, ...]:
+        """One conversation for each input. A string is one input, a list of strings as many; a list of parts is one."""
+        if not isinstance(body.get("model"), str | None):
+            raise BadRequest("model must be a name, or left out", param="model")
+        refuse_unknown(body, frozenset({"model", "input"}), ())
+        given = body.get("input")
+        if isinstance(given, str):
+            return (_conversation(text(given, ("input",))),)
+        if not isinstance(given, list) or not given:
+            raise BadRequest("input must be a string or a list with at least one", param="input")
+        if len(given) > MAX_INPUTS:
+            raise BadRequest(f"input holds {len(given)} texts; the limit here is {MAX_INPUTS}", param="input")
+        if isinstance(given[0], Mapping):
+            return (_conversation(part for piece, path in items(given, ("input",)) for part in _parts(piece, path)),)
+        for i, item in enumerate(given):
+            if not isinstance(item, str):
+                raise BadRequest(f"input[{i}] must be a string", param=f"input[{i}]")
+        return tuple(_conversation(text(item, ("input", i))) for i, item in enumerate(given))
+
+    def answer(self, id: str, model: str, findings: Sequence[Finding], *, scores: bool) -> Json:
+        """OpenAI's answer, with our own categories under `libragate`. Without `scores` a score says no more than its
+        flag: a caller who sees scores can climb along them."""
+        results = [_result(finding, scores=scores) for finding in findings]
+        return {"id": f"modr-{id}", "model": model, "results": results}
+
+    def error(self, error: GatewayError) -> Json:
+        return error_body(error)
+
+
+def _conversation(parts: Iterator[Part]) -> Conversation:
+    return Conversation((Turn(Role.USER, tuple(parts)),))
+
+
+def _parts(piece: Json, path: Path) -> Iterator[Part]:
+    found = piece.get("type")
+    if found not in ("text", "image_url"):
+        name = dotted((*path, "type"))
+        raise BadRequest(f"{name} is not a part type known here (text, image_url)", param=name)
+    require_names(piece, frozenset({"type"}), path)
+    refuse_unknown(piece, frozenset({"type", str(found)}), path)
+    if found == "image_url":
+        yield Part((*path, "image_url"), None, Kind.MEDIA)
+    elif isinstance(piece.get("text"), str):
+        yield from text(piece["text"], (*path, "text"))
+    else:
+        name = dotted((*path, "text"))
+        raise BadRequest(f"{name} must be a string", param=name)
+
+
+def _result(finding: Finding, *, scores: bool) -> dict[str, Any]:
+    ours = {category: finding.flags(category) for category in CATEGORIES}
+    shown = {category: finding.score(category) if scores else float(ours[category]) for category in CATEGORIES}
+    return {
+        "flagged": finding.action > Action.ALLOW,
+        "categories": {name: any(ours[category] for category in mapped) for name, mapped in OPENAI.items()},
+        "category_scores": {
+            name: max((shown[category] for category in mapped), default=0.0) for name, mapped in OPENAI.items()
+        },
+        "category_applied_input_types": {name: ["text"] if mapped else [] for name, mapped in OPENAI.items()},
+        "libragate": {
+            "action": finding.action.name.lower(),
+            "categories": {str(category): flag for category, flag in ours.items()},
+            **({"category_scores": {str(category): score for category, score in shown.items()}} if scores else {}),
+        },
+    }
