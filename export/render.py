@@ -40,7 +40,8 @@ class Template:
 
     def render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         try:
-            return self._template.render({**self._variables, "messages": messages, **variables})
+            rendered: str = self._template.render({**self._variables, "messages": messages, **variables})
+            return rendered
         except _RAISED as exc:
             raise ArtefactRefused(f"the chat template raised: {exc}") from exc
 

@@ -30,7 +30,8 @@ class Vocabulary:
             raise ArtefactRefused(f"the tokenizer file cannot be read: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
         names = [token["content"] for token in added if token["special"]]
-        self.controls: Mapping[str, int] = {name: self._tokenizer.token_to_id(name) for name in names}
+        ids = ((name, self._tokenizer.token_to_id(name)) for name in names)
+        self.controls: Mapping[str, int] = {name: number for name, number in ids if number is not None}
         self._control_ids = frozenset(self.controls.values())
         names.sort(key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")

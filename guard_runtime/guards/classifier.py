@@ -62,12 +62,13 @@ class _Specials:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "_Specials":
         ids = [tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<pad>", "<unk>")]
-        if None in ids:
+        known = [number for number in ids if number is not None]
+        if len(known) < len(ids):
             raise ArtefactRefused("tokenizer.json lacks one of <s>, </s>, <pad>, <unk>")
         plain = [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
         if plain:
             raise ArtefactRefused(f"tokenizer.json adds words that are not special: {', '.join(plain)}")
-        return cls(*ids)
+        return cls(*known)
 
 
 class Classifier:
