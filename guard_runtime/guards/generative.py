@@ -187,9 +187,9 @@ class GenerativeModel:
             raise GuardFailed(f"{self._contract.name}: {self.limits.tokens - spare} tokens of prompt leave no room")
         offsets = self._vocabulary.offsets(passage.text)
         laid = _laid(len(offsets), spare, self.limits)
-        slices = [(offsets[start][0], offsets[end - 1][1]) for start, end in laid.slices]
-        if len(slices) < 2:
-            slices = [(0, len(passage.text))]
+        slices = [(0, len(passage.text))]
+        if len(laid.slices) > 1:
+            slices = [(offsets[start][0], offsets[end - 1][1]) for start, end in laid.slices]
         texts = [self._text(passage, passage.text[start:end], context, asked) for start, end in slices]
         unread: tuple[Unread, ...] = ()
         if laid.unread is not None:
@@ -359,7 +359,8 @@ class Forced:
 
 
 def _laid(length: int, size: int, limits: Limits) -> Windows:
-    """Windows that keep their places while a text grows, so that the keys of all but the last stay good."""
+    """Windows that keep their places while a text grows, so that the keys of all but the last stay good; one for a text
+    without a token."""
     stride = size - limits.overlap
     count = max(1, -(-(length - limits.overlap) // stride))
     if count > limits.windows:
