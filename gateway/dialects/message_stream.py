@@ -6,7 +6,7 @@ from typing import Any
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
 from gateway.dialects.fields import joined, only_names, provider_failed, require_event_name, strings, text, unread
 from gateway.dialects.message_blocks import block_parts, is_seal
-from gateway.errors import BadRequest, GatewayError, UpstreamError
+from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
 from gateway.policy import Action
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -133,6 +133,8 @@ class MessageStream:
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
         """A caller who has seen nothing of the answer also gets the sentence."""
+        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it by its own code
+            return self.fail(GuardUnavailable(refusal.text))
         return self._ended(refusal, say=not self._blocks)
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:

@@ -28,7 +28,7 @@ from gateway.dialects.response_events import (
 )
 from gateway.dialects.response_items import item_parts, piece_parts
 from gateway.dialects.response_refusal import blank_response, is_structured, refusal_message, said_in_events
-from gateway.errors import BadRequest, GatewayError, UpstreamError
+from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
 from guard_runtime.conversation import Kind, Part, Path
 
 
@@ -223,6 +223,8 @@ class ResponseStream:
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
         """A caller who has seen nothing of an item also gets the sentence."""
+        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it by its own code
+            return self.fail(GuardUnavailable(refusal.text))
         return self._ended(refusal, "incomplete", say=not self._seen.items)
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
