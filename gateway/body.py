@@ -1,10 +1,10 @@
 """A request's body, read once: counted while it arrives, within a deadline, and decoded strictly."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.dialects.dialect import Json
@@ -62,7 +62,7 @@ async def _received(request: Request, limits: Limits) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        with anyio.fail_after(limits.body_seconds):
+        async with asyncio.timeout(limits.body_seconds):
             async for piece in request.stream():
                 size += len(piece)
                 if size > limits.body_bytes:

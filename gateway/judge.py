@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from gateway.clock import now
 from gateway.policy import Action, Decision, Policy, Reason, decide, worst_of
 from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardError, GuardTimeout
@@ -56,11 +57,15 @@ class Judge:
     async def judge(self, policy: Policy, conversation: Conversation) -> Judgement:
         """What to do with this conversation. Never raises for a guard's failure: the policy answers for it, and for
         every part that no guard could read."""
-        started = anyio.current_time()
+        started = now()
         answers = _Answers()
-        async with anyio.create_task_group() as tasks:
+        if len(self.guards) > 1:
+            async with anyio.create_task_group() as tasks:
+                for guard in self.guards:
+                    tasks.start_soon(self._ask, guard, policy, conversation, answers)
+        else:
             for guard in self.guards:
-                tasks.start_soon(self._ask, guard, policy, conversation, answers)
+                await self._ask(guard, policy, conversation, answers)
         unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
@@ -69,7 +74,7 @@ class Judge:
             decisions=tuple(answers.decisions),
             verdicts=tuple(answers.verdicts),
             failures=tuple(answers.failures),
-            seconds=anyio.current_time() - started,
+            seconds=now() - started,
         )
 
     async def _ask(self, guard: Guard, policy: Policy, conversation: Conversation, answers: _Answers) -> None:

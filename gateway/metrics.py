@@ -1,6 +1,7 @@
 """What Prometheus reads: every record counted once, in the same place it is written."""
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -16,34 +17,47 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "libragate_requests_total",
-            "Requests by how they ended",
-            ("tenant", "dialect", "outcome"),
-            registry=self.registry,
+        self._requests = cache(
+            Counter(
+                "libragate_requests_total",
+                "Requests by how they ended",
+                ("tenant", "dialect", "outcome"),
+                registry=self.registry,
+            ).labels
         )
-        self._decisions = Counter(
-            "libragate_decisions_total",
-            "Decisions taken by rules",
-            ("tenant", "direction", "category", "action", "mode"),
-            registry=self.registry,
+        self._decisions = cache(
+            Counter(
+                "libragate_decisions_total",
+                "Decisions taken by rules",
+                ("tenant", "direction", "category", "action", "mode"),
+                registry=self.registry,
+            ).labels
         )
-        self._guard = Histogram(
-            "libragate_guard_seconds",
-            "One look at a conversation by all guards",
-            ("guard", "direction", "result"),
-            buckets=GUARD_BUCKETS,
-            registry=self.registry,
+        self._guard = cache(
+            Histogram(
+                "libragate_guard_seconds",
+                "One look at a conversation by all guards",
+                ("guard", "direction", "result"),
+                buckets=GUARD_BUCKETS,
+                registry=self.registry,
+            ).labels
         )
-        self._upstream = Histogram(
-            "libragate_upstream_seconds",
-            "The model's provider",
-            ("phase",),
-            buckets=UPSTREAM_BUCKETS,
-            registry=self.registry,
+        self._upstream = cache(
+            Histogram(
+                "libragate_upstream_seconds",
+                "The model's provider",
+                ("phase",),
+                buckets=UPSTREAM_BUCKETS,
+                registry=self.registry,
+            ).labels
         )
-        self._unread = Counter(
-            "libragate_unread_parts_total", "Pieces of content no guard looked at", ("reason",), registry=self.registry
+        self._unread = cache(
+            Counter(
+                "libragate_unread_parts_total",
+                "Pieces of content no guard looked at",
+                ("reason",),
+                registry=self.registry,
+            ).labels
         )
         self._hold = Histogram(
             "libragate_stream_hold_seconds",
@@ -56,11 +70,13 @@ class Metrics:
             "Streamed characters that left before a guard cleared them; 0 in hold mode",
             registry=self.registry,
         )
-        self._cache = Counter(
-            "libragate_verdict_cache_total",
-            "Readings by where the verdict came from",
-            ("result",),
-            registry=self.registry,
+        self._cache = cache(
+            Counter(
+                "libragate_verdict_cache_total",
+                "Readings by where the verdict came from",
+                ("result",),
+                registry=self.registry,
+            ).labels
         )
         self._policies = Gauge(
             "libragate_policy_info", "The policies being served", ("tenant", "hash"), registry=self.registry
@@ -82,22 +98,22 @@ class Metrics:
 
     def write(self, record: Record) -> None:
         tenant = record.tenant or "none"
-        self._requests.labels(tenant, record.dialect, record.outcome).inc()
+        self._requests(tenant, record.dialect, record.outcome).inc()
         for direction, judgement in record.judgements:
             result = "failed" if judgement.failures else "judged"
-            self._guard.labels(record.guard, str(direction), result).observe(judgement.seconds)
+            self._guard(record.guard, str(direction), result).observe(judgement.seconds)
             for decision in judgement.decisions:
                 action = decision.action.name.lower()
                 category = decision.category or str(decision.reason)
-                self._decisions.labels(tenant, str(direction), category, action, "enforced").inc()
+                self._decisions(tenant, str(direction), category, action, "enforced").inc()
             coverage = judgement.coverage
             for item in coverage.unread:
-                self._unread.labels(item.reason).inc()
-            self._cache.labels("hit").inc(coverage.cached)
-            self._cache.labels("miss").inc(coverage.windows)
+                self._unread(item.reason).inc()
+            self._cache("hit").inc(coverage.cached)
+            self._cache("miss").inc(coverage.windows)
         for stage, phase in (("upstream", "whole"), ("first_event", "first_chunk")):
             if stage in record.seconds:
-                self._upstream.labels(phase).observe(record.seconds[stage])
+                self._upstream(phase).observe(record.seconds[stage])
         if "hold" in record.seconds:
             self._hold.observe(record.seconds["hold"])
         self._leaked.inc(record.characters.get("unguarded", 0))

@@ -31,7 +31,9 @@ def strings(value: Any) -> Iterator[str]:
         match waiting.pop():
             case str() as text:
                 yield text
-            case Mapping() as holder:
+            case None | int() | float():  # before the mappings: their check is the slowest
+                pass
+            case dict() | Mapping() as holder:
                 for key, inner in reversed(list(holder.items())):
                     waiting += (inner, key)
             case list() as items:
@@ -43,9 +45,12 @@ def carries_text(value: Any) -> bool:
     waiting = [value]
     while waiting:
         match waiting.pop():
-            case str() as text if text:
-                return True
-            case Mapping() as holder:
+            case str() as text:
+                if text:
+                    return True
+            case None | int() | float():
+                pass
+            case dict() | Mapping() as holder:
                 if not all(map(is_identifier, holder)):
                     return True
                 waiting.extend(holder.values())
@@ -56,7 +61,7 @@ def carries_text(value: Any) -> bool:
 
 def only_names(value: Any) -> bool:
     """Whether every string in a JSON value, keys included, is an identifier."""
-    return all(map(is_identifier, strings(value)))
+    return value is None or all(map(is_identifier, strings(value)))
 
 
 def unread(holder: Json, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[str]:
@@ -77,6 +82,8 @@ def strangers(holder: Json, path: Path, known: frozenset[str], names: frozenset[
 
 def joined(value: Any, path: Path, kind: Kind) -> Iterator[Part]:
     """One part for all the text of a definition (a tool, a schema). It can be judged but not edited in place."""
+    if value is None:
+        return
     text = "\n".join(text for text in strings(value) if text)
     if text:
         yield Part(path, text, kind)

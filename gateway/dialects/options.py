@@ -1,7 +1,7 @@
 """A request's fields beside its content: which there are, and what each may hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import refuse_unknown, require_names
@@ -26,9 +26,11 @@ class Options:
     lists: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset({"metadata"})
 
-    @property
-    def known(self) -> frozenset[str]:
-        return self.read | self.names | self.kept | self.flags | frozenset(self.numbers)
+    known: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        known = self.read | self.names | self.kept | self.flags | frozenset(self.numbers)
+        object.__setattr__(self, "known", known)
 
     def check(self, body: Json) -> None:
         """Raises `BadRequest` naming the field that is wrong."""
@@ -37,14 +39,14 @@ class Options:
             raise BadRequest("model must be the name of a model", param="model")
         for name in self.numbers.keys() & body.keys():
             self._check_number(name, body[name])
-        for name in self.flags:
-            if not isinstance(body.get(name), bool | None):
+        for name in self.flags & body.keys():
+            if not isinstance(body[name], bool | None):
                 raise BadRequest(f"{name} must be true or false", param=name)
-        for name in self.objects | self.kept:
-            if not isinstance(body.get(name), Mapping | None):
+        for name in (self.objects | self.kept) & body.keys():
+            if not isinstance(body[name], Mapping | None):
                 raise BadRequest(f"{name} must be an object", param=name)
-        for name in self.lists:
-            if not isinstance(body.get(name), list | None):
+        for name in self.lists & body.keys():
+            if not isinstance(body[name], list | None):
                 raise BadRequest(f"{name} must be a list", param=name)
         require_names(body, self.names, ())
         refuse_unknown(body, self.known, ())
