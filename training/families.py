@@ -5,10 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evaluation.operators import perturbed
 from training.grammar import Element, Language, expand, finished, held, spread
 
 _SHARED = ("group", "crowd", "job", "province", "food", "event")
 """Slots that question and reply must fill alike."""
+
+_ADVERT_CATEGORIES = {"Baiting": "hate_speech_and_abuse"}
+_ADVERT_SLOTS = ("hook", "urgency", "contact", "money", "casino", "coin", "bankn")
+_DISGUISES = ("homophone", "emoji", "spacing", "punctuation", "traditional", "glyph_similar", "pinyin_initial")
+_DISGUISED_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +102,34 @@ def topics(writer: Writer, safe: int, unsafe: int) -> Iterator[Written]:
 
 
 def adverts(writer: Writer, count: int) -> Iterator[Written]:
-    """Advertising, harmful and harmless, `count` of each, spread evenly over their kinds."""
+    """Advertising and what stands beside it: `count` harmful and harmless texts each, as many of every template."""
     adverts = writer.language.files["advertising"]
-    slots = ("hook", "urgency", "contact", "money", "casino", "coin", "bankn")
     for unsafe, kinds in ((True, adverts["harmful"]), (False, adverts["harmless"])):
-        category = "illegal_activities_and_crime"
-        for kind, templates in kinds.items():
-            usable = writer.usable(templates)
-            for _ in range(count // len(kinds) if usable else 0):
-                drawn = {name: writer.rng.choice(adverts[name]) for name in slots}
-                text = writer.sentence(writer.rng.choice(usable), **drawn)
-                yield writer.written("advert", (text.strip("，, "), ""), unsafe, (category, kind))
+        usable = [(kind, template) for kind in kinds for template in writer.usable(kinds[kind])]
+        for number in range(count if usable else 0):
+            kind, template = usable[number % len(usable)]
+            category = _ADVERT_CATEGORIES.get(kind, "illegal_activities_and_crime")
+            yield writer.written("advert", (_advert(writer, adverts, template), ""), unsafe, (category, kind))
+
+
+def _advert(writer: Writer, adverts: Mapping[str, Any], template: str) -> str:
+    drawn = {name: writer.rng.choice(adverts[name]) for name in _ADVERT_SLOTS}
+    text = writer.sentence(template, handle=_handle(writer.rng), **drawn)
+    return _disguised(text.strip("，, "), writer)
+
+
+def _handle(rng: random.Random) -> str:
+    """An account name or number as adverts carry them; nobody's."""
+    letters = "".join(rng.choices("abcdefghjkmnpqrstuvwxyz", k=rng.randint(0, 4)))
+    return letters + "".join(rng.choices("0123456789", k=rng.randint(3, 8)))
+
+
+def _disguised(text: str, writer: Writer) -> str:
+    """Now and then the spelling by which adverts dodge filters: harmful and harmless ones at the same rate."""
+    if writer.language.code != "zh" or writer.rng.random() >= _DISGUISED_SHARE:
+        return text
+    operator = writer.rng.choice(_DISGUISES)
+    return perturbed(text, operator, writer.rng.choice(("light", "medium")), writer.rng.randrange(2**31))
 
 
 def contrasts(writer: Writer, count: int) -> Iterator[Written]:

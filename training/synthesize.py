@@ -16,7 +16,7 @@ from tqdm import tqdm
 from training import families
 from training.families import Writer, Written
 from training.grammar import LANGS, load
-from training.leaks import Leaks
+from training.leaks import Leaks, texts_of
 from training.rows import BadInput
 
 LICENCE = "Apache-2.0"
@@ -36,7 +36,7 @@ class Amounts:
     requests: int = 120
     topics_safe: int = 36
     topics_unsafe: int = 12
-    adverts: int = 1600
+    adverts: int = 3200
     """In all, for each label."""
     contrasts: int = 140
     """For each family of look-alikes and each label."""
@@ -117,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="training rows, from elements that are not held out")
     parser.add_argument("--dev", type=Path, help="also write rows from held-out elements only")
     parser.add_argument("--tests", type=Path, help="folder of test_*.jsonl: nothing like their rows is written")
+    parser.add_argument("--aside", type=Path, nargs="*", default=[], help="more files nothing may repeat")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every amount")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -124,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dev_amounts = {code: amounts[code].scaled(0.06) for code in LANGS}
     try:
         leaks = Leaks.of_folder(options.tests) if options.tests else Leaks(())
+        for text in (text for file in options.aside for text in texts_of(file)):
+            leaks.add(text)
         counts = write(options.out, Grammar(amounts, options.seed), leaks)
         if options.dev:
             counts += write(options.dev, Grammar(dev_amounts, options.seed, dev=True), leaks)
