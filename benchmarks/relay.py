@@ -37,7 +37,7 @@ from gateway.exchange import Route
 from gateway.judge import Judge
 from gateway.openai_upstream import Endpoint, OpenAICompatible
 from gateway.policy import Action, DirectionPolicy, Policy, Rule
-from gateway.server import serve_config
+from gateway.server import Server, serve_config
 from gateway.sinks import LogSink
 from gateway.tenants import Tenant, Tenants, hashed
 from guard_runtime.artefact import Artefact
@@ -103,7 +103,7 @@ def serve_gateway(port: int, upstream: int, *, guarded: bool) -> None:
         routes={"m": Route(OpenAICompatible("mock", Endpoint(f"http://127.0.0.1:{upstream}/v1")), "m")},
         sinks=(LogSink(),),
     )
-    uvicorn.Server(serve_config(create_app(gateway), host="127.0.0.1", port=port)).run()
+    Server(serve_config(create_app(gateway), host="127.0.0.1", port=port)).run()
 
 
 def serve_gateway_off(port: int, upstream: int) -> None:

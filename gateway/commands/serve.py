@@ -18,7 +18,7 @@ from gateway.commands.terminal import Exit, config_option, json_option, paint, p
 from gateway.commands.version import libragate_version
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.server import serve_config
+from gateway.server import Server, serve_config
 from guard_runtime.errors import GuardError
 
 
@@ -112,8 +112,8 @@ class _Welcome:
         return f'curl {url} -H "Authorization: Bearer {key}" -H "Content-Type: application/json" -d {said}'
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, that says when it is ready."""
+class _Server(Server):
+    """Says when it is ready."""
 
     def __init__(self, options: uvicorn.Config, welcome: _Welcome) -> None:
         super().__init__(options)
