@@ -39,8 +39,8 @@ class Caller:
         try:
             with anyio.fail_after(self._patience):
                 if not self.started:
-                    self.started = True
                     await self._send(self._start)
+                    self.started = True  # only now: a send that is cancelled while it waits for room has sent nothing
                 await self._send(message)
         except OSError:  # the server says so (ASGI), or TimeoutError
             self.gone = True

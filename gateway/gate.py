@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.channel_text import ChannelText, Piece, has_surrogate, weigh
@@ -99,6 +99,11 @@ class Gate:
     def released(self) -> int:
         """Characters of the upstream's text that have left."""
         return sum(text.released for text in self._texts.values() if not text.unreadable)
+
+    @property
+    def texts(self) -> Iterable[ChannelText]:
+        """Every channel so far."""
+        return self._texts.values()
 
     @property
     def cleared(self) -> int:

@@ -39,6 +39,7 @@ class Ledger:
     def streamed(self, outcome: StreamOutcome) -> None:
         if outcome.judgement is not None:
             self.judged(outcome.judgement)
+        self.read.extend(outcome.read)
         self.used({"usage": outcome.usage})
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":

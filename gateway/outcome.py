@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.dialects.dialect import Channel, Event
-from gateway.dialects.fields import added
+from gateway.dialects.fields import added, dotted
 from gateway.errors import GatewayError
 from gateway.gate import Gate
 from gateway.judge import Judgement
 from gateway.policy import Decision, worst_of
+from gateway.sinks import Read
 from guard_runtime.conversation import Direction, Part
 from guard_runtime.verdict import Coverage, Unread, Verdict, worst
 
@@ -38,9 +39,10 @@ class StreamOutcome:
     status unless `started`. `detail` is for the record alone.
 
     `released` counts the characters of the model's text that left, `cleared` those that a check let through, `judged`
-    those that guards read (the overlap of windows twice); `unguarded` left without or before their check, 0 in hold
-    mode. Seconds: `guard` all checks together, `hold` the longest any event waited, `first_event` until the upstream's
-    first. `text` is what left, per channel, and `withheld` what the last check stopped, if the policy records text.
+    those that guards read (the overlap of windows twice; `read` says of each channel how many were), `unguarded` left
+    without or before their check, 0 in hold mode. Seconds: `guard` all checks together, `hold` the longest any event
+    waited, `first_event` until the upstream's first. `text` is what left, per channel, and `withheld` what the last
+    check stopped, if the policy records text.
     """
 
     ended: Ended
@@ -51,6 +53,7 @@ class StreamOutcome:
     released: int
     cleared: int
     judged: int
+    read: tuple[Read, ...]
     unguarded: int
     masked: int
     seconds: Mapping[str, float]
@@ -71,6 +74,7 @@ class Tally:
     released: int = 0
     cleared: int = 0
     judged: int = 0
+    read: dict[tuple[Channel, bool], Read] = field(default_factory=dict)
     unguarded: int = 0
     masked: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -119,6 +123,11 @@ class Tally:
         self.judged += gate.judged
         self.unguarded += gate.unguarded
         self.masked += gate.masked
+        for text in gate.texts:
+            key = (text.channel, text.unreadable)
+            before = self.read[key].characters if key in self.read else 0
+            how, new = ("unread", 0) if text.unreadable else ("scanned", text.checked)
+            self.read[key] = Read(Direction.RESPONSE, dotted(text.channel), str(text.kind), before + new, how)
         self.seconds["hold"] = max(self.seconds.get("hold", 0.0), gate.longest_hold)
         self.usage = added(self.usage, self._usage_now)
         self._usage_now = {}

@@ -135,6 +135,7 @@ class GuardedStream(Response):
             released=tally.released,
             cleared=tally.cleared,
             judged=tally.judged,
+            read=tuple(tally.read.values()),
             unguarded=tally.unguarded,
             masked=tally.masked,
             seconds=tally.seconds,
@@ -194,13 +195,13 @@ class _Relay:
     async def _step(self, tasks: TaskGroup, deadline: float, may_ask_again: bool) -> _Ending | None:
         """One look at everything that may have happened, then a wait for the next thing."""
         now = anyio.current_time()
+        if self._judgement is not None:
+            judgement, self._judgement = self._judgement, None
+            if ending := self._act(judgement, may_ask_again and now < deadline):
+                return ending
         if now >= deadline:
             error = UpstreamTimeout(f"The answer was not complete within {self._settings.timeout:g} seconds.")
             return self._failed(error)
-        if self._judgement is not None:
-            judgement, self._judgement = self._judgement, None
-            if ending := self._act(judgement, may_ask_again):
-                return ending
         if now >= self._silence_ends:
             self._reading.cancel()
             silence = f"The model's provider was silent for {self._settings.idle_timeout:g} seconds."
@@ -282,12 +283,12 @@ class _Relay:
             # lost with it, so it ends the stream even where the policy lets a failing guard pass.
             log.error("a guard failed: %s", _places(bugs))
             judgement = _bug(_places(bugs))
+        self._tally.add(judgement)  # here, not in `_act`: the stream may be over before anybody acts on it
         self._judgement = judgement
         self._bell.ring()
 
     def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check means for the stream: an ending, or None where it may go on."""
-        self._tally.add(judgement)
         decision = judgement.decision
         spans: Sequence[Span] = ()
         if decision.action is Action.BLOCK:

@@ -133,6 +133,7 @@ def test_a_stream_is_relayed_and_recorded() -> None:
     assert written["outcome"] == "allowed"
     assert written["characters"]["released"] == written["characters"]["cleared"] == len(text)  # type: ignore[index]
     assert written["characters"]["unguarded"] == 0  # type: ignore[index]
+    assert ["response", "[0].content", "text", len(text), "scanned"] in written["read"]  # type: ignore[operator]
 
 
 def test_a_stream_that_turns_harmful_is_cut_before_the_harmful_words() -> None:
