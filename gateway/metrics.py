@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from gateway.sinks import Record
 
@@ -16,6 +16,7 @@ class Metrics:
     """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each counter, which nobody asked for
         self.registry = CollectorRegistry()
         self._requests = cache(
             Counter(
