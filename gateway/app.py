@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
+from types import MappingProxyType
 
-import anyio
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,34 +16,47 @@ from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
 from gateway.body import Limits, read_body, require_few
+from gateway.clock import now
 from gateway.dialects.chat import Chat
 from gateway.dialects.completions import Completions
 from gateway.dialects.dialect import Dialect
+from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
+from gateway.dialects.moderations import Moderations
+from gateway.dialects.prompts import Decoder
 from gateway.dialects.responses import Responses
 from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
 from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
 from gateway.judge import Judge
 from gateway.metrics import Metrics
+from gateway.moderator import Enquiry, Moderator
 from gateway.provider import refuse_forbidden
 from gateway.receipts import Receipts
 from gateway.sinks import LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, presented
 from guard_runtime.language import language_of
 
-DIALECTS: tuple[Dialect, ...] = (Chat(), Completions(), Responses(), Messages())
+MODERATIONS = Moderations()
 AZURE = "/openai/deployments/{model}"
 """Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=..."""
+ON_AZURE = frozenset({"chat", "completions", "embeddings"})
+
+
+def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Dialect, ...]:
+    """Every dialect that is served. `decoders` are the tokenizers of those models that take token ids."""
+    return Chat(), Completions(decoders), Responses(), Messages(), Embeddings(decoders)
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered."""
+    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered,
+    `decoders` to its tokenizer, where that is known."""
 
     judge: Judge
     tenants: Tenants
     routes: Mapping[str, Route]
     limits: Limits = field(default_factory=Limits)
+    decoders: Mapping[str, Decoder] = field(default_factory=dict)
     sinks: Sequence[Sink] | None = None
     version: str = "0"
 
@@ -54,18 +67,20 @@ def create_app(gateway: Gateway) -> Starlette:
     receipts = Receipts()
     sinks = (*([LogSink()] if gateway.sinks is None else gateway.sinks), metrics, receipts)
     desk = _Desk(gateway, Gatekeeper(gateway.judge, sinks), metrics, receipts)
+    served = dialects(gateway.decoders)
     routes = [
+        *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
         HttpRoute("/healthz", desk.health, methods=["GET"]),
         HttpRoute("/readyz", desk.ready, methods=["GET"]),
         HttpRoute("/metrics", desk.metrics, methods=["GET"]),
         HttpRoute("/v1/models", desk.models, methods=["GET"]),
         HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
         HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
-        *(HttpRoute(dialect.path, desk.endpoint(dialect), methods=["POST"]) for dialect in DIALECTS),
+        HttpRoute(MODERATIONS.path, desk.endpoint(MODERATIONS, desk.moderation), methods=["POST"]),
         *(
-            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.endpoint(dialect), methods=["POST"])
-            for dialect in DIALECTS
-            if dialect.name in ("chat", "completions")
+            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.exchange(dialect), methods=["POST"])
+            for dialect in served
+            if dialect.name in ON_AZURE
         ),
     ]
     app = Starlette(
@@ -77,6 +92,9 @@ def create_app(gateway: Gateway) -> Starlette:
     return app
 
 
+Serve = Callable[[Request, str], Awaitable[Response]]
+
+
 class _Desk:
     """The endpoints."""
 
@@ -85,6 +103,7 @@ class _Desk:
         self._gatekeeper = gatekeeper
         self._metrics = metrics
         self._receipts = receipts
+        self._moderator = Moderator(gateway.judge, MODERATIONS, gatekeeper.write)
         self._up = False
 
     @asynccontextmanager
@@ -128,24 +147,37 @@ class _Desk:
     async def receipt(self, request: Request) -> Response:
         return _json(self._receipts.find(request.path_params["case"], self._tenant(request).id))
 
-    def endpoint(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
-        async def serve(request: Request) -> Response:
+    def endpoint(self, dialect: Dialect | Moderations, serve: Serve) -> Callable[[Request], Awaitable[Response]]:
+        """`serve` under a new id; what it refuses is answered in the dialect's error shape, and recorded."""
+
+        async def answer(request: Request) -> Response:
             case = new_id()
             try:
-                exchange = await self._exchange(request, dialect, case)
+                return await serve(request, case)
             except GatewayError as exc:
                 self._gatekeeper.write(
                     Record(case, outcome_of(exc), exc.status, dialect.name, guard="", error=exc.code)
                 )
                 headers = {**exc.headers, "x-request-id": case}
                 return _json(dialect.error(exc), exc.status, headers)
-            return await self._gatekeeper.serve(exchange)
 
-        return serve
+        return answer
+
+    def exchange(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request, case: str) -> Response:
+            return await self._gatekeeper.serve(await self._exchange(request, dialect, case))
+
+        return self.endpoint(dialect, serve)
+
+    async def moderation(self, request: Request, case: str) -> Response:
+        started = now()
+        tenant = self._tenant(request)
+        conversations = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
+        return await self._moderator.serve(Enquiry(case, tenant, conversations, started))
 
     async def _exchange(self, request: Request, dialect: Dialect, case: str) -> Exchange:
         """The request, read and allowed. Raises `GatewayError`."""
-        started = anyio.current_time()
+        started = now()
         tenant = self._tenant(request)
         body = await read_body(request, self._gateway.limits)
         refuse_forbidden(body)
@@ -198,6 +230,6 @@ async def _render(request: Request, exc: Exception) -> Response:
 
 async def _unknown_route(request: Request, exc: Exception) -> Response:
     """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
-    paths = ", ".join(dialect.path for dialect in DIALECTS)
+    paths = ", ".join((*(dialect.path for dialect in dialects()), MODERATIONS.path))
     error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
     return await _render(request, error)

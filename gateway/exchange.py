@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import anyio
 import orjson
 from starlette.responses import Response
 
+from gateway.clock import now
 from gateway.dialects.dialect import Choice, Dialect, Json
 from gateway.dialects.sse import encode
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
@@ -42,7 +42,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, read and allowed to ask. `started` is `anyio.current_time()`, `created` seconds since 1970."""
+    """One request, read and allowed to ask. `started` is `clock.now()`, `created` seconds since 1970."""
 
     id: str
     tenant: Tenant
@@ -114,12 +114,17 @@ class Gatekeeper:
     def _blocked(self, exchange: Exchange, judgement: Judgement, ledger: Ledger) -> Response:
         if exchange.policy.on_block is OnBlock.COMPLETION:
             return self._said_instead(exchange, judgement, ledger, outcome="blocked")
+        return self._refused_prompt(exchange, judgement, ledger, outcome="blocked")
+
+    def _refused_prompt(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
-        self.record(exchange, ledger, outcome="blocked", status=400)
+        self.record(exchange, ledger, outcome=outcome, status=400)
         return self.reply(exchange, exchange.dialect.blocked_prompt(said), 400, {"x-should-retry": "false"}, judgement)
 
     def _said_instead(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
-        """A 200 that says the refusal or the safe message; the model was not asked."""
+        """A 200 that says the refusal or the safe message; the model was not asked. A 400 where no answer can."""
+        if not exchange.dialect.speaks:
+            return self._refused_prompt(exchange, judgement, ledger, outcome=outcome)
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id, created=exchange.created)
         self.record(exchange, ledger, outcome=outcome, status=200)
         if exchange.dialect.streams(exchange.body):
@@ -153,11 +158,11 @@ class Gatekeeper:
         return GuardedStream(terms, self._judge, headers=headers, on_finish=finish, on_error=error)
 
     async def _ask(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json:
-        started = anyio.current_time()
+        started = now()
         try:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
         finally:
-            ledger.spend("upstream", anyio.current_time() - started)
+            ledger.spend("upstream", now() - started)
         ledger.used(answer)
         return answer
 
@@ -216,7 +221,7 @@ class Gatekeeper:
     def record(
         self, exchange: Exchange, ledger: Ledger, *, outcome: str, status: int, error: str | None = None
     ) -> None:
-        ledger.spend("total", anyio.current_time() - exchange.started)
+        ledger.spend("total", now() - exchange.started)
         if outcome == "allowed" and any(j.decision.action is Action.REWRITE for _, j in ledger.judgements):
             outcome = "rewritten"
         policy = exchange.policy
@@ -250,20 +255,7 @@ class Gatekeeper:
             sink.write(record)
 
     def headers(self, exchange: Exchange, judgement: Judgement | None) -> dict[str, str]:
-        """What every reply says of itself: the case, what was decided, under which policy, by which guard."""
-        decision = judgement.decision.action.name.lower() if judgement else "none"
-        scores = {}
-        if exchange.policy.expose_scores and judgement is not None:
-            risks = sorted({f"{d.category}={d.score:.3f}" for d in judgement.decisions if d.score is not None})
-            scores = {"x-libragate-scores": ",".join(risks)}
-        return {
-            **scores,
-            "x-request-id": exchange.id,
-            "x-libragate-decision": decision,
-            "x-libragate-policy": exchange.policy.hash,
-            "x-libragate-guard": self._judge.version,
-            "x-libragate-receipt": f"/v1/receipts/{exchange.id}",
-        }
+        return headers_of(exchange.id, exchange.policy, self._judge.version, judgement)
 
     def reply(
         self,
@@ -279,6 +271,23 @@ class Gatekeeper:
             media_type="application/json",
             headers={**self.headers(exchange, judgement), **headers},
         )
+
+
+def headers_of(id: str, policy: Policy, guard: str, judgement: Judgement | None) -> dict[str, str]:
+    """What every reply says of itself: the case, what was decided, under which policy, by which guard."""
+    decision = judgement.decision.action.name.lower() if judgement else "none"
+    scores = {}
+    if policy.expose_scores and judgement is not None:
+        risks = sorted({f"{d.category}={d.score:.3f}" for d in judgement.decisions if d.score is not None})
+        scores = {"x-libragate-scores": ",".join(risks)}
+    return {
+        **scores,
+        "x-request-id": id,
+        "x-libragate-decision": decision,
+        "x-libragate-policy": policy.hash,
+        "x-libragate-guard": guard,
+        "x-libragate-receipt": f"/v1/receipts/{id}",
+    }
 
 
 _OUTCOMES: Mapping[Action, str] = {

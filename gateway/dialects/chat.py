@@ -104,6 +104,7 @@ TEXT_PARTS: Mapping[str, Kind] = {"text": Kind.TEXT, "refusal": Kind.REFUSAL}
 class Chat:
     name = "chat"
     path = "/v1/chat/completions"
+    speaks = True
 
     def read_request(self, body: Json) -> Conversation:
         OPTIONS.check(body)
@@ -210,7 +211,8 @@ def _message_parts(message: Json, path: Path) -> Iterator[Part]:
     kind = Kind.TOOL_RESULT if message.get("role") in ("tool", "function") else Kind.TEXT
     yield from _content(message.get("content"), (*path, "content"), kind)
     for name, text_kind in MESSAGE_TEXT.items():
-        yield from text(message.get(name), (*path, name), text_kind)
+        if name in message:
+            yield from text(message[name], (*path, name), text_kind)
     for call, at in items(message.get("tool_calls"), (*path, "tool_calls")):
         require_names(call, CALL_NAMES, at)
         refuse_unknown(call, CALL_NAMES | {"function", "custom"}, at)

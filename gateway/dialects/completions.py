@@ -43,6 +43,7 @@ class Completions:
 
     name = "completions"
     path = "/v1/completions"
+    speaks = True
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

@@ -59,6 +59,10 @@ class Dialect(Protocol):
     def path(self) -> str:
         """Where callers post, and where the upstream is asked."""
 
+    @property
+    def speaks(self) -> bool:
+        """Whether an answer is words, so that one can say a refusal."""
+
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
 

@@ -1,12 +1,13 @@
 """POST /v1/embeddings: the texts that go in are judged; what comes out is numbers."""
 
+import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
 from gateway.dialects.dialect import Choice, Json, Refusal
-from gateway.dialects.fields import items, only_names, strangers
+from gateway.dialects.fields import items, strangers
 from gateway.dialects.openai_errors import blocked_body, error_body
 from gateway.dialects.options import Options
 from gateway.dialects.prompts import Decoder, read_prompts
@@ -23,7 +24,6 @@ MAX_INPUTS = 2048
 """OpenAI's own limit: https://platform.openai.com/docs/api-reference/embeddings/create"""
 ANSWER_NAMES = frozenset({"object", "model", "usage", "id"})
 ITEM_NAMES = frozenset({"object", "index"})
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 
 
 class Embeddings:
@@ -32,6 +32,7 @@ class Embeddings:
 
     name = "embeddings"
     path = "/v1/embeddings"
+    speaks = False
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders
@@ -41,7 +42,11 @@ class Embeddings:
             raise BadRequest("embeddings are not streamed: leave stream out", param="stream")
         OPTIONS.check(body)
         inputs = read_prompts(body.get("input"), "input", self._decoders.get(body["model"]), MAX_INPUTS)
-        return Conversation(tuple(Turn(Role.USER, parts) for parts in inputs if parts))
+        for i, parts in enumerate(inputs):
+            if not parts:
+                name = f"input[{i}]" if isinstance(body["input"], list) else "input"
+                raise BadRequest(f"{name} is empty: there is nothing to embed", param=name)
+        return Conversation(tuple(Turn(Role.USER, parts) for parts in inputs))
 
     def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
         if not isinstance(answer, Mapping) or not isinstance(answer.get("data"), list):
@@ -55,17 +60,12 @@ class Embeddings:
         return blocked_body(refusal)
 
     def completion(self, body: Json, refusal: Refusal) -> Json:
-        """Numbers cannot say a refusal: no embedding at all, which the SDKs raise as an error."""
-        return {
-            "object": "list",
-            "data": [],
-            "model": body["model"],
-            "usage": {"prompt_tokens": 0, "total_tokens": 0},
-        }
+        """The 400 again: numbers cannot say a refusal."""
+        return self.blocked_prompt(refusal)
 
-    def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
-        stamp = {key: value for key, value in answer.items() if key in ANSWER_NAMES and only_names(value)}
-        return {**self.completion(body, refusal), **stamp}
+    def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> NoReturn:
+        """What is no embedding and may not pass is the provider's failure: there is no text that could be harmful."""
+        raise UpstreamError("The model's provider sent more than embeddings, and no guard could read it.")
 
     def instructed(self, body: Json, instruction: str) -> Json:
         """The same request: nothing in it could be told anything."""
@@ -95,5 +95,8 @@ def _unread(answer: Json) -> Iterator[Part]:
 
 def _is_vector(value: object) -> bool:
     if isinstance(value, str):
-        return _BASE64.issuperset(value)
+        try:
+            return len(base64.b64decode(value, validate=True)) % 4 == 0  # 32-bit floats
+        except ValueError:
+            return False
     return isinstance(value, Sequence) and all(isinstance(number, int | float) for number in value)

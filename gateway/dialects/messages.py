@@ -58,6 +58,7 @@ STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
 class Messages:
     name = "messages"
     path = "/v1/messages"
+    speaks = True
 
     def read_request(self, body: Json) -> Conversation:
         for name in STORED & body.keys():

@@ -8,8 +8,8 @@ from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted, items, refuse_unknown, require_names, text
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import BadRequest, GatewayError
-from gateway.policy import Action, Decision
-from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
+from gateway.policy import Action, Decision, worst_of
+from guard_runtime.conversation import Conversation, Direction, Kind, Part, Path, Role, Turn
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 
 MAX_INPUTS = 100
@@ -40,20 +40,22 @@ class Finding:
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
 
-    @property
-    def action(self) -> Action:
-        return max((decision.action for decision in self.decisions), default=Action.ALLOW)
-
     def score(self, category: Category) -> float:
         """The highest of the guards' scores."""
         return max((verdict.scores[category] for verdict in self.verdicts), default=0.0)
 
+    @property
+    def decision(self) -> Decision:
+        return worst_of(self.decisions, Direction.PROMPT)
+
     def flags(self, category: Category) -> bool:
-        """Whether a rule of the policy fired for this category, if only to log it."""
-        return any(decision.category is category and decision.action > Action.ALLOW for decision in self.decisions)
+        """Whether the policy would stop or rewrite a prompt for this category. What it only logs is not flagged."""
+        return any(decision.category is category and decision.action >= Action.REWRITE for decision in self.decisions)
 
 
 class Moderations:
+    """Any name will do for `model`, for SDKs send OpenAI's: what answers is the guard, and the answer says which."""
+
     name = "moderations"
     path = "/v1/moderations"
 
@@ -110,14 +112,15 @@ def _result(finding: Finding, *, scores: bool) -> dict[str, Any]:
     ours = {category: finding.flags(category) for category in CATEGORIES}
     shown = {category: finding.score(category) if scores else float(ours[category]) for category in CATEGORIES}
     return {
-        "flagged": finding.action > Action.ALLOW,
+        "flagged": finding.decision.action >= Action.REWRITE,
         "categories": {name: any(ours[category] for category in mapped) for name, mapped in OPENAI.items()},
         "category_scores": {
             name: max((shown[category] for category in mapped), default=0.0) for name, mapped in OPENAI.items()
         },
         "category_applied_input_types": {name: ["text"] if mapped else [] for name, mapped in OPENAI.items()},
         "libragate": {
-            "action": finding.action.name.lower(),
+            "action": finding.decision.action.name.lower(),
+            "reason": str(finding.decision.reason),
             "categories": {str(category): flag for category, flag in ours.items()},
             **({"category_scores": {str(category): score for category, score in shown.items()}} if scores else {}),
         },

@@ -105,6 +105,7 @@ ANSWER_NAMES = frozenset(
 class Responses:
     name = "responses"
     path = "/v1/responses"
+    speaks = True
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)

@@ -10,6 +10,9 @@ from guard_runtime.conversation import Part, Path
 SENTENCE = "没有人读过 this sentence"
 """No identifier: it has blanks and is not ASCII."""
 
+MARK = "mk7q3"
+"""An identifier: it may stand where only a name or an id may, and nothing else has it."""
+
 
 def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every value in a JSON value, with its path."""
@@ -45,6 +48,13 @@ def smuggled(body: Any) -> Iterator[tuple[Path, Any]]:
                 yield (*path, SENTENCE), replaced(body, path, {**value, SENTENCE: 1})
             case list():
                 yield (*path, len(value)), replaced(body, path, [*value, SENTENCE])
+
+
+def marked(body: Any) -> Iterator[tuple[Path, Any]]:
+    """The body with the mark in the place of each string, one at a time."""
+    for path, value in list(places(body)):
+        if isinstance(value, str):
+            yield path, replaced(body, path, MARK)
 
 
 def reads(parts: Sequence[Part], path: Path) -> bool:

@@ -25,7 +25,7 @@ def test_token_ids_are_read_where_the_models_tokenizer_is_known() -> None:
         assert texts[0] == "one two"
     with pytest.raises(BadRequest, match="token id"):
         dialect.read_request({"model": "demo", "prompt": [3]})
-    with pytest.raises(BadRequest, match="Send the prompt as a string"):
+    with pytest.raises(BadRequest, match="Send the text as a string"):
         dialect.read_request({"model": "other", "prompt": [1]})
 
 
