@@ -6,9 +6,10 @@ PORT ?= 8080
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off --no-deps --require-hashes
 STREAMS ?= 50000
 DATA ?= ../shared/data
+NODE := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check simulate lock bench guard test-models clean
+.PHONY: help serve test check simulate lock bench guard test-models test-clients clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -17,7 +18,8 @@ serve: $(VENV)/serving  ## serve on 127.0.0.1:8080 (PORT= to change) with the em
 	@$(BIN)/python -m gateway serve --port $(PORT)
 
 test: $(VENV)/tests  ## run the tests, with the real guard and the real demo model
-	$(BIN)/python -m pytest --ignore tests/training --ignore tests/training_data --ignore tests/export
+	$(BIN)/python -m pytest --ignore tests/training --ignore tests/training_data --ignore tests/export \
+		--ignore tests/clients/programs
 
 check: $(VENV)/tests  ## style, types, import rules
 	$(BIN)/ruff check .
@@ -38,14 +40,20 @@ guard: $(VENV)/training  ## train and ship libra-mini from its base weights and 
 test-models: $(VENV)/training  ## the tests that need torch: training and export
 	$(BIN)/python -m pytest tests/training tests/training_data tests/export
 
+test-clients: $(VENV)/tests $(VENV)/clients/ready $(NODE)/node_modules/ready  ## the clients of langchain, litellm, pydantic-ai and Node
+	$(BIN)/python -m pytest tests/clients/programs
+
 lock:  ## write the hash-locked requirement files anew (needs uv)
 	uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --output-file requirements/serving.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --constraint requirements/serving.txt --output-file requirements/tests.txt
+	uv pip compile requirements/clients.in --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --output-file requirements/clients.txt
+	npm install --prefix $(NODE) --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/python:
 	@sh deploy/venv.sh $(VENV)
@@ -61,6 +69,20 @@ $(VENV)/serving: requirements/serving.txt requirements/demo-model.txt | $(VENV)/
 $(VENV)/tests: requirements/tests.txt $(VENV)/serving
 	@echo "Installing what the tests need ..."
 	@$(PIP) -r requirements/tests.txt
+	@touch $@
+
+$(VENV)/clients/ready: requirements/clients.txt | $(VENV)/python
+	@echo "Installing the clients, in an environment of their own (about 400 MB, a minute or two) ..."
+	@$(BIN)/python -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip install --disable-pip-version-check -qq --progress-bar off --no-deps \
+		--require-hashes -r requirements/clients.txt
+	@touch $@
+
+$(NODE)/node_modules/ready: $(NODE)/package-lock.json
+	@command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || { \
+		echo "LibraGate: 'make test-clients' needs Node.js 20 or newer with npm. On Debian 13 or Ubuntu 25.04 and later:" \
+			"apt-get install nodejs npm; elsewhere from nodejs.org." >&2; exit 2; }
+	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENV)/training: pyproject.toml $(VENV)/tests
