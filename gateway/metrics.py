@@ -16,7 +16,7 @@ class Metrics:
     """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each counter, which nobody asked for
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of no use
         self.registry = CollectorRegistry()
         self._requests = cache(
             Counter(
