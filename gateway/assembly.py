@@ -1,16 +1,21 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import guard_runtime
 from gateway.app import Gateway
 from gateway.config import Config
 from gateway.config_file import (
+    CascadeFile,
     ClassifierFile,
     DemoFile,
+    GenerativeFile,
     GuardFile,
     LiteLLMFile,
     OpenAIFile,
+    PlacedFile,
+    RemoteFile,
     RulesGuardFile,
     ScriptedFile,
     ScriptedGuardFile,
@@ -24,17 +29,20 @@ from gateway.litellm_upstream import LiteLLM, Vendor
 from gateway.openai_upstream import Endpoint, OpenAICompatible
 from gateway.retries import Retries
 from gateway.upstreams import Scripted, Timeouts, Upstream
+from guard_runtime.breaker import Breaker
+from guard_runtime.devices import Device, Placement
+from guard_runtime.families import FAMILIES
+from guard_runtime.generative_loading import Serving, limits_on, load_generative
 from guard_runtime.guard import Guard
+from guard_runtime.guards.cascade import Band, Cascade
+from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
 from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.loading import load_classifier
-from guard_runtime.session import CPU
+from guard_runtime.reader import Reader
 from guard_runtime.verdict import Category
 
 MODELS = Path(guard_runtime.__file__).with_name("models")
-CUDA = "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
-PROVIDERS = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
 
 
 def judge_of(config: Config) -> Judge:
@@ -54,6 +62,13 @@ def _guard(file: GuardFile, folder: Path) -> Guard:
     match file:
         case ClassifierFile():
             return _classifier(file, folder)
+        case GenerativeFile():
+            return _generative(file, folder)
+        case RemoteFile():
+            return _remote(file)
+        case CascadeFile():
+            small, large = _guard(file.small, folder), _guard(file.large, folder)
+            return Cascade(small, large, Band(*file.band), name=file.name)
         case RulesGuardFile():
             return Rules(file.name)
         case ScriptedGuardFile():
@@ -67,16 +82,50 @@ def _classifier(file: ClassifierFile, folder: Path) -> Guard:
         shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
-    guard = load_classifier(
+    guard = load_classifier(path, place=_place(file, folder), max_queue=file.max_queue, cache_bytes=file.cache_bytes)
+    return _named(guard, file.name, path)
+
+
+def _generative(file: GenerativeFile, folder: Path) -> Guard:
+    path = folder / file.path
+    if not path.is_dir():
+        raise ConfigError((f"guard {file.name}: {path} is not a folder -- make one: python -m export",))
+    place = _place(file, folder)
+    guard = load_generative(
         path,
-        threads=file.threads,
-        max_queue=file.max_queue,
-        cache_bytes=file.cache_bytes,
-        providers=PROVIDERS[file.device],
+        place=place,
+        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        serving=Serving(file.max_queue, file.cache_bytes),
+        unverified=file.unverified,
     )
-    if guard.name != file.name:
-        raise ConfigError((f"guard {file.name}: the artefact in {path} is called {guard.name} -- use that name",))
+    return _named(guard, file.name, path)
+
+
+def _place(file: PlacedFile, folder: Path) -> Placement:
+    devices = tuple(Device(name) for name in file.providers)
+    return Placement(devices, file.threads, file.degrade, folder / file.engine_cache)
+
+
+def _named(guard: Reader, name: str, path: Path) -> Reader:
+    if guard.name != name:
+        raise ConfigError((f"guard {name}: the artefact in {path} is called {guard.name} -- use that name",))
     return guard
+
+
+def _remote(file: RemoteFile) -> Guard:
+    server = Server(
+        url=file.base_url,
+        model=file.model,
+        key=file.api_key or "",
+        deadline=file.seconds,
+        connections=file.connections,
+        queue=file.max_queue,
+    )
+    dialogue: Dialogue = LibraGate()
+    if file.family != "libragate":
+        dialogue = ChatGuard(FAMILIES[file.family], file.temperature, file.bias)
+    breaker = Breaker(failures=file.failures, seconds=file.pause)
+    return load_remote(file.name, server, dialogue, breaker, cache_bytes=file.cache_bytes)
 
 
 def _upstream(name: str, file: UpstreamFile) -> Upstream:

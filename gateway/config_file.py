@@ -11,11 +11,16 @@ from gateway.retries import Retries
 from gateway.tenants import HASH_PREFIX
 from gateway.upstreams import Timeouts
 from gateway.wording import complaint, shown, suggestion
+from guard_runtime.breaker import Breaker
+from guard_runtime.guards.cascade import ABOVE
+from guard_runtime.guards.remote import Server
 from guard_runtime.verdict import Category
 
 _LIMITS = Limits()
 _TIMEOUTS = Timeouts()
 _RETRIES = Retries()
+_SERVER = Server("", "")
+_BREAKER = Breaker()
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -98,12 +103,23 @@ def _category(value: str) -> Category:
     return Category(value)
 
 
+def _band(value: list[float]) -> list[float]:
+    if len(value) != 2 or not 0 <= value[0] <= value[1] <= ABOVE:
+        advice = f"write [low, high] with 0 <= low <= high <= {ABOVE}: libragate guard tune-cascade finds it"
+        raise complaint("is not a band", advice)
+    return value
+
+
 CategoryName = Annotated[str, AfterValidator(_category)]
 Label = Annotated[str, AfterValidator(_label)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 Secret = Annotated[str, AfterValidator(_from_environment), AfterValidator(_visible)]
 Address = Annotated[str, AfterValidator(_from_environment), AfterValidator(_url)]
 HeaderName = Annotated[str, AfterValidator(_header)]
+Provider = Literal["cpu", "cuda", "tensorrt"]
+RemoteFamily = Literal[
+    "libragate", "libra_guard", "instruct", "qwen3guard_gen", "llama_guard_3", "llama_guard_4", "shieldlm"
+]
 
 
 class _File(BaseModel):
@@ -123,16 +139,54 @@ class LimitsFile(_File):
     guard_seconds: float = Field(default=10.0, gt=0, le=3600)
 
 
-class ClassifierFile(_File):
+class PlacedFile(_File):
+    """Where a model of ours runs. `engine_cache` is a folder for what TensorRT builds, relative to config.yaml."""
+
+    providers: list[Provider] = Field(default=["cpu"], min_length=1, max_length=3)
+    degrade: bool = False
+    engine_cache: str = Field(default="engines", min_length=1)
+    threads: int = Field(default=1, ge=1, le=256)
+    max_queue: int = Field(default=512, ge=1, le=1_000_000)
+    cache_bytes: int = Field(default=16 << 20, ge=0, le=1 << 40)
+
+
+class ClassifierFile(PlacedFile):
     """`path` is the artefact's folder; without it, the guard of that name that ships with LibraGate. `cache_bytes` is
     for verdicts, 0 for none; `max_queue` counts texts that wait."""
 
     kind: Literal["classifier"]
     name: Label
     path: str = Field(default="", min_length=1)
-    device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
-    threads: int = Field(default=1, ge=1, le=256)
-    max_queue: int = Field(default=512, ge=1, le=1_000_000)
+
+
+class GenerativeFile(PlacedFile):
+    """An artefact of `python -m export`. `memory_bytes` of keys and values are kept for streams."""
+
+    kind: Literal["generative"]
+    name: Label
+    path: str = Field(min_length=1)
+    max_tokens: int = Field(default=4_096, ge=256, le=8_192)
+    memory_bytes: int = Field(default=268_435_456, ge=0, le=1 << 40)
+    unverified: bool = False
+
+
+class RemoteFile(_File):
+    """A guard behind an OpenAI-compatible server, or another LibraGate (`family: libragate`). `base_url` as the OpenAI
+    SDK takes it, with its /v1."""
+
+    kind: Literal["remote"]
+    name: Label
+    base_url: Address
+    model: ModelName
+    family: RemoteFamily
+    api_key: Secret | None = Field(default=None, repr=False)
+    seconds: float = Field(default=_SERVER.deadline, gt=0, le=3600)
+    connections: int = Field(default=_SERVER.connections, ge=1, le=10_000)
+    max_queue: int = Field(default=_SERVER.queue, ge=1, le=1_000_000)
+    failures: int = Field(default=_BREAKER.failures, ge=1, le=1000)
+    pause: float = Field(default=_BREAKER.seconds, gt=0, le=3600)
+    temperature: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    bias: float = Field(default=0.0, ge=-1000, le=1000, allow_inf_nan=False)
     cache_bytes: int = Field(default=16 << 20, ge=0, le=1 << 40)
 
 
@@ -148,7 +202,23 @@ class ScriptedGuardFile(_File):
     score: float = Field(default=0.99, ge=0, le=1, allow_inf_nan=False)
 
 
-GuardFile = Annotated[ClassifierFile | RulesGuardFile | ScriptedGuardFile, Field(discriminator="kind")]
+MemberFile = Annotated[ClassifierFile | GenerativeFile | RemoteFile | ScriptedGuardFile, Field(discriminator="kind")]
+
+
+class CascadeFile(_File):
+    """`small` reads everything, `large` what `small` scores in `band`, [low, high): see `guard tune-cascade`."""
+
+    kind: Literal["cascade"]
+    name: Label
+    small: MemberFile
+    large: MemberFile
+    band: Annotated[list[float], AfterValidator(_band)]
+
+
+GuardFile = Annotated[
+    ClassifierFile | GenerativeFile | RemoteFile | CascadeFile | RulesGuardFile | ScriptedGuardFile,
+    Field(discriminator="kind"),
+]
 
 
 class TimeoutsFile(_File):

@@ -23,12 +23,17 @@ class Breaker:
     def closed(self) -> bool:
         return self._failed < self.failures
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next call is let through."""
+        return self.closed or (not self._trying and self.clock() >= self._until)
+
     def enter(self) -> None:
         """Raises `GuardFailed` while the breaker is open."""
         if self.closed:
             return
-        left = self._until - self.clock()
-        if left > 0 or self._trying:
+        if not self.ready:
+            left = self._until - self.clock()
             raise GuardFailed(f"failed {self._failed} times in a row: not asked again for {max(left, 0):.1f} s")
         self._trying = True
 

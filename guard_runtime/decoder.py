@@ -76,10 +76,11 @@ class DecoderShape:
 
 
 class Decoder:
-    """Blocking; one call at a time."""
+    """Blocking; one call at a time. `least_past`: earlier tokens there always are, masked ones where there are none."""
 
-    def __init__(self, graph: Graph, shape: DecoderShape) -> None:
+    def __init__(self, graph: Graph, shape: DecoderShape, *, least_past: int = 0) -> None:
         self._graph = graph
+        self._least_past = least_past
         self.shape = shape
         states = np.zeros((2 * shape.layers, shape.heads, 0, shape.width), shape.dtype)
         self.nothing = Memory((), states)
@@ -87,7 +88,7 @@ class Decoder:
     def read(self, rows: Sequence[Row]) -> tuple[Reading, ...]:
         """Reads all rows in one batch, right-padded. Raises `GuardFailed` on numbers that are not finite."""
         memories, which = _distinct(rows)
-        past = max(len(memory.tokens) for memory in memories)
+        past = max(self._least_past, *(len(memory.tokens) for memory in memories))
         longest = max(len(row.tokens) for row in rows)
         ids = np.zeros((len(rows), longest), np.int64)
         mask = np.zeros((len(rows), past + longest), np.int64)
@@ -108,8 +109,14 @@ class Decoder:
         }
         return self._readings(rows, self._graph.run(inputs))
 
+    def warm_up(self, lengths: Sequence[int], rows: int) -> None:
+        """One row, and a whole batch, at each length (tokens), so that no caller waits for the first of its shape."""
+        for length in lengths:
+            for count in sorted({1, rows}):
+                self.read([Row([0] * length, self.nothing)] * count)
+
     def _past(self, memories: Sequence[Memory], length: int) -> dict[str, Array]:
-        if len(memories) == 1:
+        if len(memories) == 1 and len(memories[0].tokens) == length:
             states = memories[0].states[:, None]
         else:
             shape = (2 * self.shape.layers, len(memories), self.shape.heads, length, self.shape.width)

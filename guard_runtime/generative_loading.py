@@ -1,7 +1,8 @@
 """A generative guard, from its folder on disk to a model that gives verdicts."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +11,62 @@ from guard_runtime.batcher import Batcher
 from guard_runtime.batcher import Limits as Queue
 from guard_runtime.cache import VerdictCache
 from guard_runtime.decoder import Decoder, DecoderShape
+from guard_runtime.devices import ON_CPU, Device, Placement
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.generative import LIMITS, Contract, GenerativeModel, Limits
+from guard_runtime.loading import placed
+from guard_runtime.manifest import Manifest
 from guard_runtime.prompt import label_tokens, probes_from_json
 from guard_runtime.reader import Reach, Reader
-from guard_runtime.session import CPU, Graph
+from guard_runtime.session import Graph
+from guard_runtime.tensorrt import DecoderSizes, Profile, decoder_profile, refuse_unsuited
 from guard_runtime.tokens import Vocabulary
 from guard_runtime.writer import Writer
 
 GPU_ROWS = 32
+WARM_UP = (16, 64, 256, 1_024)
 CHARACTERS_PER_TOKEN = 3
 """At most so many characters are asked about at once: more than fit into one prefill are laid out in windows there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Texts that may wait, and bytes of verdicts kept."""
+
+    max_queue: int = 512
+    cache_bytes: int = 16 << 20
+
+
+def limits_on(place: Placement) -> Limits:
+    """One row at a time on a CPU, batches elsewhere."""
+    return LIMITS if place.on_cpu else replace(LIMITS, rows=GPU_ROWS)
 
 
 def load_generative(
     folder: Path,
     *,
-    threads: int = 1,
-    providers: Sequence[str] = (CPU,),
-    limits: Limits = LIMITS,
+    place: Placement = ON_CPU,
+    limits: Limits | None = None,
+    serving: Serving = Serving(),
     unverified: bool = False,
 ) -> Reader:
     """The guard in `folder`, self-tested and warm, behind a batcher. Raises `ArtefactRefused`.
 
     `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
-    For metrics read `reader.batcher.queued` and the model's `health`.
+    For metrics read `reader.batcher.queued`, and the model's `health`.
     """
-    model = generative_model(Artefact.load(folder), providers=providers, threads=threads, unverified=unverified)
-    batch = 1 if providers[0] == CPU else GPU_ROWS
-    batcher = Batcher(model, name=model.name, limits=Queue(batch=batch))
-    reach = Reach(section=CHARACTERS_PER_TOKEN * model.limits.tokens * model.limits.windows)
-    return Reader(model, batcher, VerdictCache(16 << 20, os.urandom(32)), reach=reach)
+    artefact = Artefact.load(folder)
+    asked = limits or limits_on(place)
+    now, model = placed(
+        lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
+    )
+    batcher = Batcher(model, name=now.name, limits=Queue(queue=serving.max_queue, batch=asked.rows))
+    reach = Reach(section=CHARACTERS_PER_TOKEN * now.limits.tokens * now.limits.windows)
+    return Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
 
 
 def generative_model(
-    artefact: Artefact,
-    *,
-    providers: Sequence[str] = (CPU,),
-    threads: int = 1,
-    limits: Limits = LIMITS,
-    unverified: bool = False,
+    artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS, unverified: bool = False
 ) -> GenerativeModel:
     """Blocking, for one thread, its golden rows scored again. Raises `ArtefactRefused`."""
     manifest = artefact.manifest
@@ -61,14 +78,12 @@ def generative_model(
             f"{manifest.name}: the {manifest.precision} graph does not agree with its checkpoint "
             f"({stored.get('parity')}): export it in a higher precision, or allow it by name with `unverified: true`"
         )
-    model = untested(artefact, providers=providers, threads=threads, limits=limits)
+    model = untested(artefact, place=place, limits=limits)
     self_test(manifest, model.forced)
     return model
 
 
-def untested(
-    artefact: Artefact, *, providers: Sequence[str] = (CPU,), threads: int = 1, limits: Limits = LIMITS
-) -> GenerativeModel:
+def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> GenerativeModel:
     """The same, without a look at its golden rows: for export, which measures them."""
     manifest = artefact.manifest
     stored: Mapping[str, Any] = manifest.generative or {}
@@ -90,13 +105,30 @@ def untested(
         raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
     if tokens != label_tokens(probes):
         raise ArtefactRefused(f"{manifest.name}: the graph's label tokens are not those of the prompts, in their order")
-    graph = Graph(artefact.model, providers=providers, threads=threads)
+    limits = replace(limits, tokens=min(limits.tokens, manifest.max_tokens))
+    graph = Graph(artefact.model, place, profile=_profile(manifest, place, shape, limits))
     _check_graph(manifest.name, graph, shape)
-    decoder = Decoder(graph, shape)
+    decoder = Decoder(graph, shape, least_past=1 if graph.device is Device.TENSORRT else 0)
     writer = None
     if artefact.head is not None:
-        writer = Writer(decoder, Graph(artefact.head, providers=providers, threads=threads), stop)
-    return GenerativeModel(contract, _vocabulary(artefact), decoder, writer, _within(limits, manifest.max_tokens))
+        writer = Writer(decoder, Graph(artefact.head, _beside(place)), stop)
+    model = GenerativeModel(contract, _vocabulary(artefact), decoder, writer, limits)
+    if not place.on_cpu:
+        decoder.warm_up([length for length in WARM_UP if length <= limits.tokens], limits.rows)
+    return model
+
+
+def _profile(manifest: Manifest, place: Placement, shape: DecoderShape, limits: Limits) -> Profile | None:
+    if Device.TENSORRT not in place.devices:
+        return None
+    refuse_unsuited(manifest.name, manifest.precision, manifest.opset)
+    return decoder_profile(DecoderSizes(shape.layers, shape.heads, shape.width, limits.rows, limits.tokens))
+
+
+def _beside(place: Placement) -> Placement:
+    """Where the head goes: one product, which CUDA does as fast as an engine."""
+    rest = tuple(device for device in place.devices if device is not Device.TENSORRT)
+    return replace(place, devices=rest or (Device.CUDA,))
 
 
 def _vocabulary(artefact: Artefact) -> Vocabulary:
@@ -104,13 +136,6 @@ def _vocabulary(artefact: Artefact) -> Vocabulary:
         return Vocabulary(artefact.tokenizer.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise ArtefactRefused("tokenizer.json is not UTF-8") from exc
-
-
-def _within(limits: Limits, tokens: int) -> Limits:
-    if tokens >= limits.tokens:
-        return limits
-    kept = {name: getattr(limits, name) for name in Limits.__slots__}
-    return Limits(**{**kept, "tokens": tokens})
 
 
 def _check_graph(name: str, graph: Graph, shape: DecoderShape) -> None:

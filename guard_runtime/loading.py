@@ -1,33 +1,51 @@
 """From a folder on disk to a guard that reads conversations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from guard_runtime.artefact import Artefact
 from guard_runtime.batcher import Batcher, Limits
 from guard_runtime.cache import VerdictCache
+from guard_runtime.devices import ON_CPU, Device, Placement
+from guard_runtime.guard import Model
 from guard_runtime.guards.classifier import Classifier
 from guard_runtime.reader import Reader
-from guard_runtime.session import CPU
+from guard_runtime.swap import Swapping
 
 GPU_BATCH = 32
+
+M = TypeVar("M", bound=Model)
 
 
 def load_classifier(
     folder: Path,
     *,
-    threads: int = 1,
+    place: Placement = ON_CPU,
     max_queue: int = 512,
     cache_bytes: int = 16 << 20,
-    providers: Sequence[str] = (CPU,),
 ) -> Reader:
     """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`.
 
     On a CPU the model gets one text at a time: batches buy nothing there, and the next text need not wait.
     For metrics set `batcher.observe`, and read `batcher.queued`, `cache.hits` and `cache.misses`.
     """
-    batch = 1 if providers[0] == CPU else GPU_BATCH
-    classifier = Classifier(Artefact.load(folder), providers=providers, threads=threads, max_rows=batch)
-    batcher = Batcher(classifier, name=classifier.name, limits=Limits(queue=max_queue, batch=batch))
+    artefact = Artefact.load(folder)
+    batch = 1 if place.on_cpu else GPU_BATCH
+    classifier, model = placed(lambda where: Classifier(artefact, place=where, max_rows=batch), place)
+    batcher = Batcher(model, name=classifier.name, limits=Limits(queue=max_queue, batch=batch))
     return Reader(classifier, batcher, VerdictCache(cache_bytes, os.urandom(32)))
+
+
+def placed(make: Callable[[Placement], M], place: Placement) -> tuple[M, Model]:
+    """The model that serves now, and the one to ask. They differ only where TensorRT is asked for and less will do: an
+    engine takes minutes to build, so the next device serves until it is there."""
+    if place.first is not Device.TENSORRT or not place.degrade or len(place.devices) < 2:
+        model = make(place)
+        return model, model
+    now = make(replace(place, devices=place.devices[1:]))
+    swapping = Swapping(now, lambda: make(replace(place, degrade=False)))
+    swapping.start()
+    return now, swapping

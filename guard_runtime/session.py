@@ -1,31 +1,94 @@
 """A model on ONNX Runtime. The only file that imports it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from guard_runtime import tensorrt
+from guard_runtime.devices import ON_CPU, PROVIDERS, Device, Loads, Placement, explained, loads, missing
 from guard_runtime.errors import ArtefactRefused, GuardFailed
-
-CPU = "CPUExecutionProvider"
+from guard_runtime.tensorrt import Machine, Profile
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
-
-
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class Graph:
-    """Named arrays in, named arrays out, on the provider asked for: see `Session` for what it raises."""
+class Opened(Protocol):
+    """An `onnxruntime.InferenceSession`."""
 
-    def __init__(self, model: bytes, *, providers: Sequence[str] = (CPU,), threads: int = 1) -> None:
-        self._session = _opened(model, providers, threads)
-        self.provider: str = self._session.get_providers()[0]
-        self.inputs: Mapping[str, str] = {node.name: node.type for node in self._session.get_inputs()}
-        self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+    def get_providers(self) -> list[str]: ...
+
+    def get_inputs(self) -> Sequence[Any]: ...
+
+    def get_outputs(self) -> Sequence[Any]: ...
+
+    def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]: ...
+
+
+class Runtime(Protocol):
+    """ONNX Runtime, or its scripted twin: what it has, and what it makes of a model (bytes, or a file it wrote)."""
+
+    @property
+    def version(self) -> str: ...
+
+    def available(self) -> list[str]: ...
+
+    def open(self, model: bytes | Path, options: ort.SessionOptions, providers: Sequence[Any]) -> Opened:
+        """Raises whatever ONNX Runtime raises."""
+
+    def loads(self, library: str) -> bool: ...
+
+    def machine(self) -> Machine:
+        """Raises `ArtefactRefused` where there is no TensorRT."""
+
+
+class OnnxRuntime:
+    """The real one."""
+
+    version = str(ort.__version__)
+    loads: Loads = staticmethod(loads)
+
+    def available(self) -> list[str]:
+        return list(ort.get_available_providers())
+
+    def open(self, model: bytes | Path, options: ort.SessionOptions, providers: Sequence[Any]) -> Opened:
+        if PROVIDERS[Device.CUDA] in self.available():
+            ort.preload_dlls()  # CUDA and cuDNN out of pip's packages
+        source = model if isinstance(model, bytes) else str(model)
+        session: Opened = ort.InferenceSession(source, options, providers=list(providers))
+        return session
+
+    def machine(self) -> Machine:
+        return tensorrt.this_machine(self.version)
+
+
+class _Model:
+    """What `Graph` and `Session` share: one model, opened where it was asked for."""
+
+    def __init__(
+        self, model: bytes, place: Placement = ON_CPU, *, profile: Profile | None = None, runtime: Runtime | None = None
+    ) -> None:
+        self._session, self.device = _opened(model, place, profile, runtime or OnnxRuntime())
+
+
+class Graph(_Model):
+    """Named arrays in, named arrays out, on the device asked for: see `Placement`. `profile` is needed for TensorRT.
+
+    Raises `ArtefactRefused` when the model cannot be loaded, or not there.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        return {node.name: node.type for node in self._session.get_inputs()}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self._session.get_outputs())
 
     def run(self, inputs: Arrays) -> Arrays:
         """Raises `GuardFailed` when the model does."""
@@ -36,18 +99,13 @@ class Graph:
         return dict(zip(self.outputs, found, strict=True))
 
 
-class Session:
-    """int64 input_ids and attention_mask [rows, tokens] -> float32 logits [rows, labels], on the provider asked for.
+class Session(_Model):
+    """int64 input_ids and attention_mask [rows, tokens] -> float32 logits [rows, labels]: see `Graph`."""
 
-    `providers` in order of preference; the first must really be used: ONNX Runtime falls back to the CPU without a
-    word. `threads` is never 0, which in a container means "as many as the host has cores".
-
-    Raises `ArtefactRefused` when the model cannot be loaded, or not there.
-    """
-
-    def __init__(self, model: bytes, *, providers: Sequence[str] = (CPU,), threads: int = 1) -> None:
-        self._session = _opened(model, providers, threads)
-        self.provider: str = self._session.get_providers()[0]
+    def __init__(
+        self, model: bytes, place: Placement = ON_CPU, *, profile: Profile | None = None, runtime: Runtime | None = None
+    ) -> None:
+        super().__init__(model, place, profile=profile, runtime=runtime)
         self._check_shape()
 
     def run(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
@@ -72,22 +130,54 @@ class Session:
             raise ArtefactRefused(f"the model gives {sorted(outputs)}, not float32 logits")
 
 
-def _opened(model: bytes, providers: Sequence[str], threads: int) -> ort.InferenceSession:
-    if not providers or threads < 1:
-        raise ArtefactRefused(f"providers {list(providers)} with {threads} threads: name a provider and a thread")
-    missing = [name for name in providers if name not in ort.get_available_providers()]
-    if missing:
-        raise ArtefactRefused(
-            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(ort.get_available_providers())}"
-        )
+def _opened(model: bytes, place: Placement, profile: Profile | None, runtime: Runtime) -> tuple[Opened, Device]:
+    """The session, and the device it really runs on: ONNX Runtime falls back to the CPU without a word."""
+    if not place.devices or place.threads < 1:
+        asked = [device.value for device in place.devices]
+        raise ArtefactRefused(f"devices {asked} with {place.threads} threads: name a device and a thread")
+    refused = []
+    for devices in place.choices():
+        try:
+            return _on(model, devices, (place, profile), runtime), devices[0]
+        except ArtefactRefused as exc:
+            refused.append(str(exc))
+    raise ArtefactRefused("; ".join(refused))
+
+
+def _on(model: bytes, devices: Sequence[Device], asked: tuple[Placement, Profile | None], runtime: Runtime) -> Opened:
+    first = devices[0]
+    available = runtime.available()
+    if PROVIDERS[first] not in available:
+        raise ArtefactRefused(explained(first, available, runtime.loads))
+    source: bytes | Path = model
+    providers: list[Any] = [PROVIDERS[device] for device in devices if PROVIDERS[device] in available]
+    if first is Device.TENSORRT:
+        folder, options = _engine(model, asked, runtime)
+        providers[0] = (PROVIDERS[first], options)
+        source = folder / tensorrt.CONTEXT if (folder / tensorrt.CONTEXT).is_file() else model
+    why = "" if first is Device.CPU else f": {explained(first, available, runtime.loads)}"
     try:
-        session = ort.InferenceSession(model, _options(threads), providers=list(providers))
+        session = runtime.open(source, _options(asked[0].threads), providers)
     except Exception as exc:  # ONNX Runtime's exceptions share no other base
-        raise ArtefactRefused(f"the model cannot be loaded: {exc}") from exc
-    used = session.get_providers()
-    if used[0] != providers[0]:
-        raise ArtefactRefused(f"asked for {providers[0]}, ONNX Runtime fell back to {used[0]}")
+        raise ArtefactRefused(f"the model cannot be loaded: {exc}{why}") from exc
+    if (used := session.get_providers()[0]) != PROVIDERS[first]:
+        raise ArtefactRefused(f"asked for {PROVIDERS[first]}, ONNX Runtime fell back to {used}{why}")
     return session
+
+
+def _engine(model: bytes, asked: tuple[Placement, Profile | None], runtime: Runtime) -> tuple[Path, Mapping[str, str]]:
+    """The folder of this model's engine, for nobody else to write to, and the options by which it is built or found."""
+    place, profile = asked
+    if profile is None or place.cache is None:
+        raise ArtefactRefused("tensorrt: needs a folder for its engines, and the shapes they are built for")
+    if missing(Device.TENSORRT, runtime.loads):
+        raise ArtefactRefused(explained(Device.TENSORRT, runtime.available(), runtime.loads))
+    folder = tensorrt.engine_folder(place.cache, model, profile, runtime.machine())
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ArtefactRefused(f"tensorrt: {folder}: {exc.strerror}") from exc
+    return folder, tensorrt.options(folder, profile)
 
 
 def _options(threads: int) -> ort.SessionOptions:

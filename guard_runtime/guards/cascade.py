@@ -37,9 +37,10 @@ class Cascade:
     large guard fails, so does the cascade: what it was unsure of is not decided by the guard that was unsure.
     """
 
-    def __init__(self, small: Guard, large: Guard, band: Band) -> None:
-        self.name = f"{small.name}+{large.name}"
-        self.version = f"{small.version}+{large.version}[{band.low:g},{band.high:g})"
+    def __init__(self, small: Guard, large: Guard, band: Band, *, name: str = "") -> None:
+        self.name = name or f"{small.name}+{large.name}"
+        asked = "+".join(f"{guard.name}@{guard.version}" for guard in (small, large))
+        self.version = f"{asked}[{band.low:g},{band.high:g})"
         self.operating_points: OperatingPoints = large.operating_points or small.operating_points
         self.checks = 0
         self.escalated = 0

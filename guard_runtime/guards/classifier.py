@@ -9,13 +9,15 @@ from tokenizers import Encoding, Tokenizer
 
 from guard_runtime.artefact import Artefact, self_test
 from guard_runtime.conversation import Direction
+from guard_runtime.devices import ON_CPU, Device, Placement
 from guard_runtime.encodings import decoded_runs
 from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.language import language_of
 from guard_runtime.manifest import Calibration, Manifest
 from guard_runtime.normalise import VERSION, compatible, normalise
-from guard_runtime.session import CPU, Logits, Session
+from guard_runtime.session import Logits, Session
+from guard_runtime.tensorrt import Profile, classifier_profile, refuse_unsuited
 from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
 from guard_runtime.windows import Slice, windows
 
@@ -79,9 +81,7 @@ class Classifier:
     the artefact does not score its golden rows as it should.
     """
 
-    def __init__(
-        self, artefact: Artefact, *, providers: Sequence[str] = (CPU,), threads: int = 1, max_rows: int = 1
-    ) -> None:
+    def __init__(self, artefact: Artefact, *, place: Placement = ON_CPU, max_rows: int = 1) -> None:
         self.manifest: Manifest = artefact.manifest
         if self.manifest.family != FAMILY:
             raise ArtefactRefused(f"{self.manifest.name}: family {self.manifest.family} is not a {FAMILY}")
@@ -91,7 +91,7 @@ class Classifier:
         self._max_rows = max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._specials = _Specials.of(self._tokenizer)
-        self._session = Session(artefact.model, providers=providers, threads=threads)
+        self._session = Session(artefact.model, place, profile=self._profile(place))
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
         self.golden_difference = self_test(self.manifest, self)
 
@@ -106,6 +106,12 @@ class Classifier:
             Verdict(self.name, dict(zip(CATEGORIES, map(float, scores[number]), strict=True)), (), coverage)
             for number, (_, coverage) in enumerate(read)
         ]
+
+    def _profile(self, place: Placement) -> Profile | None:
+        if Device.TENSORRT not in place.devices:
+            return None
+        refuse_unsuited(self.name, self.manifest.precision, self.manifest.opset)
+        return classifier_profile(self._max_rows, self.manifest.max_tokens)
 
     def _read(self, number: int, passage: Passage) -> tuple[list[_Row], Coverage]:
         readings = _readings(passage.text)

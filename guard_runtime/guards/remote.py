@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
@@ -39,13 +39,15 @@ _CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_|][\w| .-]{0,40}>)|\[(?=/?INST\]|gMASK\
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all."""
+    """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all: below the
+    gateway's own, or the breaker never learns that the server hangs. `queue`: passages that may be under way."""
 
     url: str
     model: str
-    key: str = ""
-    deadline: float = 10.0
+    key: str = field(default="", repr=False)
+    deadline: float = 8.0
     connections: int = 32
+    queue: int = 512
 
 
 class Dialogue(Protocol):
@@ -138,7 +140,9 @@ class ChatGuard:
 
 @dataclass(frozen=True, slots=True)
 class LibraGate:
-    """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure."""
+    """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure. That
+    endpoint judges a text as a prompt, an answer too, and gives scores where its tenant's policy says
+    `expose_scores: true`."""
 
     path = "/moderations"
 
@@ -151,15 +155,17 @@ class LibraGate:
     def verdict(self, name: str, passage: Passage, reply: Mapping[str, Any]) -> Verdict:
         try:
             (result,) = reply["results"]
-            scores = {category: result["category_scores"][category.value] for category in CATEGORIES}
+            stored = result["libragate"]["category_scores"]
+            scores = {category: stored[category.value] for category in CATEGORIES}
         except (KeyError, TypeError, ValueError) as exc:
-            raise GuardFailed(f"{name}: the reply is not LibraGate's: {exc!r}") from exc
+            advice = "is it LibraGate's, and does its policy say `expose_scores: true`?"
+            raise GuardFailed(f"{name}: the reply has no score for every category ({exc!r}): {advice}") from exc
         return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
 
 
 class Remote:
     """Asks about each passage on its own; a `Scorer` for a `Reader`. Every call has a deadline, redirects are refused,
-    and after failures in a row the breaker answers at once."""
+    and after failures in a row the breaker answers at once. `queued` counts what is under way."""
 
     def __init__(self, name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None) -> None:
         self.name = name
@@ -173,7 +179,8 @@ class Remote:
 
     @property
     def ready(self) -> bool:
-        return self._session is not None and self._breaker.closed
+        """Running, and not left alone: once the breaker's pause is over somebody must be let in to try."""
+        return self._session is not None and self._breaker.ready
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Remote"]:
@@ -189,6 +196,8 @@ class Remote:
     async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
         """Raises `GuardTimeout` at the deadline, `GuardOverloaded` where the server says so, else `GuardFailed`."""
         del urgency
+        if self.queued >= self._server.queue:
+            raise GuardOverloaded(f"{self.name}: {self.queued} passages are under way already")
         self._breaker.enter()
         self.queued += 1
         try:
@@ -236,10 +245,12 @@ class Remote:
         return _object(self.name, content)
 
 
-def load_remote(name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None) -> Reader:
+def load_remote(
+    name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None, *, cache_bytes: int = 16 << 20
+) -> Reader:
     """The guard behind this server, reading conversations. Nothing is asked of the server before the first check."""
     remote = Remote(name, server, dialogue, breaker)
-    return Reader(remote, remote, VerdictCache(16 << 20, os.urandom(32)))
+    return Reader(remote, remote, VerdictCache(cache_bytes, os.urandom(32)))
 
 
 def _object(name: str, content: bytes) -> Mapping[str, Any]:

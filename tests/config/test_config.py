@@ -78,8 +78,8 @@ C = "config.yaml"
         ("", {"guards": "guards: []"}, [f"{C}:2:9 guards: is missing or empty -- "
           f"no guard would look at anything: list at least one"]),
         ("", {"guards": "guards: [{kind: clasifier, name: a}]"},
-         [f"{C}:2:10 guards[0].kind: 'clasifier' is not one of classifier, rules, scripted -- "
-           f"did you mean 'classifier'?"]),
+         [f"{C}:2:10 guards[0].kind: 'clasifier' is not one of classifier, generative, remote, cascade, rules, "
+           f"scripted -- did you mean 'classifier'?"]),
         ("", {"guards": "guards: [{name: a}]"}, [f"{C}:2:10 guards[0].kind: is missing -- add it"]),
         ("", {"guards": "guards: [rules]"}, [f"{C}:2:10 guards[0]: must be a mapping, not 'rules' -- change it"]),
         ("", {"guards": "guards: [{kind: classifier}]"}, [f"{C}:2:10 guards[0].name: is missing -- add it"]),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -30,6 +30,10 @@ def chat(text: str, positions: list[dict[str, Any]] | None = None) -> web.Respon
     if positions is not None:
         choice["logprobs"] = {"content": positions}
     return web.json_response({"choices": [choice]})
+
+
+def libragate(scores: Mapping[str, Any]) -> web.Response:
+    return web.json_response({"results": [{"libragate": {"category_scores": scores}}]})
 
 
 LIBRA = ["{\n", " ", ' "', "答案", '":', ' "']
@@ -196,13 +200,13 @@ def test_ordinary_brackets_are_left_alone() -> None:
     ],
 )
 def test_another_libragate_must_score_every_category(scores: dict[str, Any]) -> None:
-    (found,) = asked(lambda body: web.json_response({"results": [{"category_scores": scores}]}), LibraGate())
+    (found,) = asked(lambda body: libragate(scores), LibraGate())
     assert isinstance(found, GuardFailed)
 
 
 def test_another_libragates_scores_are_taken_as_they_are() -> None:
     scores = {category.value: n / 10 for n, category in enumerate(CATEGORIES)}
-    (found,) = asked(lambda body: web.json_response({"results": [{"category_scores": scores}]}), LibraGate())
+    (found,) = asked(lambda body: libragate(scores), LibraGate())
     assert isinstance(found, Verdict)
     assert {category.value: score for category, score in found.scores.items()} == scores
 

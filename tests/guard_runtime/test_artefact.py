@@ -12,6 +12,7 @@ import pytest
 
 from guard_runtime.artefact import Artefact, self_test
 from guard_runtime.conversation import Direction
+from guard_runtime.devices import Device, Placement
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.classifier import Classifier
 from guard_runtime.manifest import LABELS
@@ -239,11 +240,11 @@ def test_a_file_that_is_no_model_or_tokenizer_is_refused(tmp_path: Path, files: 
         Classifier(Artefact.load(tiny.artefact(tmp_path / "guard", files=files)))
 
 
-def test_a_provider_that_is_not_here_is_refused_and_not_replaced(folder: Path) -> None:
-    with pytest.raises(ArtefactRefused, match=r"no CUDAExecutionProvider; it has .*CPUExecutionProvider"):
-        Classifier(Artefact.load(folder), providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+def test_a_device_that_is_not_here_is_refused_and_not_replaced(folder: Path) -> None:
+    with pytest.raises(ArtefactRefused, match=r"no CUDAExecutionProvider, only .*CPUExecutionProvider.*pip install"):
+        Classifier(Artefact.load(folder), place=Placement((Device.CUDA, Device.CPU)))
 
 
 def test_no_threads_means_no_session(folder: Path) -> None:
     with pytest.raises(ArtefactRefused, match="0 threads"):
-        Classifier(Artefact.load(folder), threads=0)
+        Classifier(Artefact.load(folder), place=Placement(threads=0))
