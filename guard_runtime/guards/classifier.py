@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ MIN_UNKNOWN = 16
 
 SAME_LENGTH = 1.1
 """Rows go in one batch when the longest is at most this much longer than the shortest: padding is work for nothing."""
+
+REMEMBERED = 64
+"""Short texts whose tokens are kept."""
 
 WARM_UP = (16, 128)
 
@@ -90,6 +94,7 @@ class Classifier:
         self.operating_points: OperatingPoints = self.manifest.operating_points
         self._max_rows = max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
+        self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer)
         self._session = Session(artefact.model, place, profile=self._profile(place))
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
@@ -120,12 +125,19 @@ class Classifier:
         rows: dict[Ids, None] = {}
         unread: list[Unread] = []
         for reading in readings:
-            encoding = self._tokenizer.encode(reading, add_special_tokens=False)
+            encoding = self._tokens(reading)
             gap = self._lay_windows(encoding.ids, context, rows)
             if reading is readings[0]:
                 unread += self._unread(passage, reading, encoding, gap)
         coverage = Coverage(1, len(passage.text), len(rows), sum(map(len, rows)), 0, tuple(unread))
         return [_Row(number, ids, calibration) for ids in rows], coverage
+
+    def _tokens(self, text: str) -> Encoding:
+        """A question is read once as the prompt, and again before each window of its answer."""
+        return self._remembered(text) if len(text) <= CONTEXT_CHARACTERS else self._encode(text)
+
+    def _encode(self, text: str) -> Encoding:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _context(self, passage: Passage) -> Ids:
         """What stands before the text: `<s>`, and for an answer the end of the question too."""
@@ -133,7 +145,7 @@ class Classifier:
         if passage.direction is Direction.PROMPT:
             return (specials.start,)
         question = normalise((passage.context or "")[-CONTEXT_CHARACTERS:]).text
-        ids = self._tokenizer.encode(question, add_special_tokens=False).ids
+        ids = self._tokens(question).ids
         room = min(CONTEXT_TOKENS, self.manifest.max_tokens // 3)
         return (specials.start, *ids[-room:], specials.end, specials.end)
 
