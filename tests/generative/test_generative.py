@@ -248,3 +248,15 @@ def test_an_explanation_is_written_after_the_verdict_on_the_same_keys() -> None:
 def test_slots_are_filled_by_direction() -> None:
     assert words(Passage(RESPONSE, "a", None)) == {Slot.QUESTION: "", Slot.ANSWER: "a"}
     assert words(Passage(PROMPT, "a")) == {Slot.QUESTION: "a", Slot.ANSWER: "a"}
+
+
+def test_a_masked_past_token_where_there_is_none_changes_no_score() -> None:
+    """An engine takes no empty tensor."""
+    twin = Twin([3, 5], VOCABULARY_SIZE)
+    plain, padded = Decoder(twin, SHAPE), Decoder(twin, SHAPE, least_past=1)
+    for rows in ([[7, 8, 9]], [[1], [2, 3, 4]]):
+        one = plain.read([Row(row, plain.nothing) for row in rows])
+        other = padded.read([Row(row, padded.nothing) for row in rows])
+        for a, b in zip(one, other, strict=True):
+            assert a.labels == pytest.approx(b.labels, abs=1e-5)
+            assert a.memory.states == pytest.approx(b.memory.states, abs=1e-5)
