@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
+from gateway.annotations import HEADER
 from gateway.body import Limits, read_body, require_few
 from gateway.clock import now
 from gateway.dialects.chat import Chat
@@ -195,6 +196,7 @@ class _Desk:
             language=language_of(conversation.question),
             started=started,
             created=int(datetime.now(UTC).timestamp()),
+            annotated=request.headers.get(HEADER, "").lower() == "true",
         )
 
     def _tenant(self, request: Request) -> Tenant:

@@ -1,8 +1,10 @@
 """The two ends of a relayed stream: the inbox that holds the upstream back, and the caller who may be slow or gone."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 from starlette.types import Message, Send
 
 from gateway.dialects.dialect import Event
@@ -13,12 +15,16 @@ INBOX_EVENTS = 256
 INBOX_BYTES = 65_536
 
 
+Change = Callable[[Sequence[Event]], Sequence[Event]]
+
+
 class Caller:
     """The caller's side of the response. `write` starts it when there is something to say, and notices that nobody is
-    there: `patience` is how long (seconds) a write may take."""
+    there: `patience` is how long (seconds) a write may take. `change` has the last word on every event."""
 
-    def __init__(self, send: Send, start: Message, patience: float) -> None:
+    def __init__(self, send: Send, start: Message, patience: float, change: Change | None = None) -> None:
         self._send = send
+        self._change: Change = change or list
         self._start = start
         self._patience = patience
         self.started = False
@@ -26,12 +32,18 @@ class Caller:
         self.gone = False
         self.wrote_at = anyio.current_time()
 
+    async def say(self, events: Sequence[Event]) -> bool:
+        return await self.write(self._encoded(events))
+
     async def write(self, body: bytes) -> bool:
         return await self._write({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def finish(self, body: bytes) -> None:
-        await self._write({"type": "http.response.body", "body": body, "more_body": False})
+    async def finish(self, events: Sequence[Event]) -> None:
+        await self._write({"type": "http.response.body", "body": self._encoded(events), "more_body": False})
         self.finished = True
+
+    def _encoded(self, events: Sequence[Event]) -> bytes:
+        return b"".join(map(encode, self._change(events)))
 
     async def _write(self, message: Message) -> bool:
         if self.gone:
@@ -80,11 +92,14 @@ class Inbox:
         return len(self._events)
 
     async def put(self, event: Event) -> None:
-        """Raises `UpstreamError` for an event that cannot be written as one."""
+        """Raises `UpstreamError` for an event that cannot be written as one. What comes after the end is dropped."""
         size = len(encode(event))
         while self._events and (len(self._events) >= INBOX_EVENTS or self._size + size > INBOX_BYTES):
             self._room = anyio.Event()
             await self._room.wait()
+        if self.ended:
+            await anyio.lowlevel.checkpoint()  # its reader has been cancelled, and learns it here
+            return
         self._events.append((event, size))
         self._size += size
         self._bell.ring()
@@ -100,6 +115,7 @@ class Inbox:
         """Nothing more comes. `discard`: what is here does not count either."""
         if discard:
             self._events.clear()
+            self._size = 0
         self.error = self.error or error
         self.ended = True
         self._bell.ring()

@@ -2,12 +2,14 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from starlette.responses import Response
 
+from gateway.annotations import content_filter_results
 from gateway.clock import now
+from gateway.dialects.annotated import Annotator, annotated
 from gateway.dialects.dialect import Choice, Dialect, Json
 from gateway.dialects.sse import encode
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
@@ -42,7 +44,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, read and allowed to ask. `started` is `clock.now()`, `created` seconds since 1970."""
+    """One request, read and allowed to ask. `started` is `clock.now()`, `created` seconds since 1970.
+    `annotated`: the caller asked for Azure's filter results."""
 
     id: str
     tenant: Tenant
@@ -53,10 +56,17 @@ class Exchange:
     language: str
     started: float
     created: int
+    annotated: bool = False
 
     @property
     def policy(self) -> Policy:
         return self.tenant.policy
+
+    def results(self, judgement: Judgement) -> Json | None:
+        """Azure's filter results, where they are wanted and this dialect has a place for them."""
+        if not self.dialect.annotates or not (self.annotated or self.policy.annotations):
+            return None
+        return content_filter_results(judgement, judgement.decision.direction)
 
 
 class Gatekeeper:
@@ -92,7 +102,7 @@ class Gatekeeper:
         if exchange.dialect.streams(body):
             return self._streamed(exchange, body, judgement, ledger)
         answer = await self._ask(exchange, body, ledger)
-        return await self._answered(exchange, body, answer, ledger)
+        return await self._answered(exchange, (body, judgement), answer, ledger)
 
     async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
         ledger.saw(conversation.direction, conversation.judged)
@@ -118,6 +128,7 @@ class Gatekeeper:
 
     def _refused_prompt(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
+        said = replace(said, results=exchange.results(judgement))
         self.record(exchange, ledger, outcome=outcome, status=400)
         return self.reply(exchange, exchange.dialect.blocked_prompt(said), 400, {"x-should-retry": "false"}, judgement)
 
@@ -127,11 +138,17 @@ class Gatekeeper:
             return self._refused_prompt(exchange, judgement, ledger, outcome=outcome)
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id, created=exchange.created)
         self.record(exchange, ledger, outcome=outcome, status=200)
+        results = exchange.results(judgement)
         if exchange.dialect.streams(exchange.body):
             events = exchange.dialect.stream(exchange.body).begin(said)
+            if results is not None:
+                events = Annotator(results, lambda: None)(events)
             headers = {"cache-control": "no-cache", **self.headers(exchange, judgement)}
             return Response(b"".join(map(encode, events)), media_type="text/event-stream", headers=headers)
-        return self.reply(exchange, exchange.dialect.completion(exchange.body, said), 200, {}, judgement)
+        answer = exchange.dialect.completion(exchange.body, said)
+        if results is not None:
+            answer = annotated(answer, results, {})
+        return self.reply(exchange, answer, 200, {}, judgement)
 
     def _streamed(self, exchange: Exchange, body: Json, judgement: Judgement, ledger: Ledger) -> Response:
         terms = Terms(
@@ -143,6 +160,7 @@ class Gatekeeper:
             dialect=exchange.dialect,
             upstream=exchange.route.upstream,
             body=body,
+            annotations=exchange.results(judgement),
         )
 
         def finish(outcome: StreamOutcome) -> None:
@@ -166,13 +184,18 @@ class Gatekeeper:
         ledger.used(answer)
         return answer
 
-    async def _answered(self, exchange: Exchange, body: Json, answer: Json, ledger: Ledger) -> Response:
-        choices = exchange.dialect.read_answer(answer, exchange.body)
-        worst: list[Judgement] = []
-        for choice in choices:
-            answer, judgement = await self._choice(exchange, body, (answer, choice), ledger)
-            worst.append(judgement)
-        judgement = max(worst, key=lambda judgement: judgement.decision.severity)
+    async def _answered(
+        self, exchange: Exchange, asked: tuple[Json, Judgement], answer: Json, ledger: Ledger
+    ) -> Response:
+        """The answer, every choice of it judged. `asked` is what the upstream was asked, and the judgement on that."""
+        body, on_prompt = asked
+        found: dict[int, Judgement] = {}
+        for choice in exchange.dialect.read_answer(answer, exchange.body):
+            answer, found[choice.position] = await self._choice(exchange, body, (answer, choice), ledger)
+        if (results := exchange.results(on_prompt)) is not None:
+            of_choices = {i: content_filter_results(one, Direction.RESPONSE) for i, one in found.items()}
+            answer = annotated(answer, results, of_choices)
+        judgement = max(found.values(), key=lambda judgement: judgement.decision.severity)
         outcome = _OUTCOMES[judgement.decision.action]
         self.record(exchange, ledger, outcome=outcome, status=200)
         return self.reply(exchange, answer, 200, {}, judgement)

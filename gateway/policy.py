@@ -105,6 +105,7 @@ class Policy:
     max_regenerations: int = 1
     record_text: bool = False
     expose_scores: bool = False
+    annotations: bool = False
     trust: frozenset[Trusted] = frozenset()
     stream: StreamSettings = field(default_factory=StreamSettings)
 

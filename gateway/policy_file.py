@@ -147,6 +147,10 @@ class PolicyFile(_File):
     expose_scores: bool = Field(
         default=False, description="把得分告诉调用方。Tell the caller scores: it helps an attacker."
     )
+    annotations: bool = Field(
+        default=False,
+        description="回答里附上 Azure 式的过滤结果。Azure's filter results beside every answer.",
+    )
     trust: list[Literal["system", "tools"]] = Field(
         default=[],
         description="租户自己写、不必检的：开头的系统提示、工具定义。The tenant's own: leading system prompt, tools.",
@@ -177,6 +181,7 @@ class PolicyFile(_File):
             max_regenerations=self.regenerate.attempts,
             record_text=self.record_text,
             expose_scores=self.expose_scores,
+            annotations=self.annotations,
             trust=frozenset(map(Trusted, self.trust)),
             stream=StreamSettings(**self.stream.model_dump() | {"mode": StreamMode(self.stream.mode)}),
         )

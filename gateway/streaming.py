@@ -11,8 +11,10 @@ from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.annotations import content_filter_results
+from gateway.dialects.annotated import Annotator
 from gateway.dialects.dialect import Dialect, Event, Json, Refusal
-from gateway.dialects.sse import KEEP_ALIVE, encode
+from gateway.dialects.sse import KEEP_ALIVE
 from gateway.ends import Bell, Caller, Inbox
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
 from gateway.gate import Free, Gate
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What one streamed answer is held to, fixed when its request was let through. `body` is what the upstream is
-    asked; `created` is in seconds since 1970."""
+    asked; `created` is in seconds since 1970. `annotations`, where they are asked for, are what the prompt's check
+    found."""
 
     id: str
     created: int
@@ -43,6 +46,7 @@ class Terms:
     dialect: Dialect
     upstream: Upstream
     body: Json
+    annotations: Json | None = None
 
 
 class GuardedStream(Response):
@@ -76,13 +80,25 @@ class GuardedStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        caller = Caller(send, start, self._terms.policy.stream.idle_timeout)
+        caller = Caller(send, start, self._terms.policy.stream.idle_timeout, self._annotator())
         try:
             await self._answer(caller, receive)
         finally:
             self._on_finish(self._outcome(caller))
         if self._ending.error is not None and not caller.started:
             await self._on_error(self._ending.error)(scope, receive, send)
+
+    def _annotator(self) -> Annotator | None:
+        """What puts Azure's annotations into the events, where they were asked for."""
+        prompt, tally = self._terms.annotations, self._tally
+        if prompt is None:
+            return None
+
+        def results() -> Json | None:
+            found = tally.judgement
+            return None if found is None else content_filter_results(found, Direction.RESPONSE)
+
+        return Annotator(prompt, results)
 
     async def _answer(self, caller: Caller, receive: Receive) -> None:
         try:
@@ -99,7 +115,7 @@ class GuardedStream(Response):
             self._ending = _Ending(Ended.FAILED, error=error, detail=_places(bugs))
             if caller.started and not caller.finished:
                 stream = self._terms.dialect.stream(self._terms.body)
-                await caller.finish(b"".join(map(encode, stream.fail(error))))
+                await caller.finish(stream.fail(error))
 
     async def _until_left(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -122,7 +138,7 @@ class GuardedStream(Response):
             body = terms.dialect.instructed(terms.body, policy.regenerate_instruction.get(terms.language, ""))
         self._ending = ending
         if ending.error is None or caller.started:
-            await caller.finish(b"".join(map(encode, ending.events)))
+            await caller.finish(ending.events)
 
     def _outcome(self, caller: Caller) -> StreamOutcome:
         tally, ending = self._tally, self._ending
@@ -248,7 +264,7 @@ class _Relay:
         if not events:
             return
         ready = [self._stream.edited(free.event, free.texts if free.edited else {}) for free in events]
-        if not await self._caller.write(b"".join(map(encode, ready))):
+        if not await self._caller.say(ready):
             return
         self._sent += len(ready)
         for event, free in zip(ready, events, strict=True):

@@ -105,6 +105,7 @@ class Chat:
     name = "chat"
     path = "/v1/chat/completions"
     speaks = True
+    annotates = True
 
     def read_request(self, body: Json) -> Conversation:
         OPTIONS.check(body)

@@ -44,6 +44,7 @@ class Completions:
     name = "completions"
     path = "/v1/completions"
     speaks = True
+    annotates = True
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

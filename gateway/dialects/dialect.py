@@ -41,6 +41,8 @@ class Refusal:
     id: str = ""
     created: int = 0
     code: str = "content_filter"
+    results: Json | None = None
+    """Azure's filter results, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ class Dialect(Protocol):
     @property
     def speaks(self) -> bool:
         """Whether an answer is words, so that one can say a refusal."""
+
+    @property
+    def annotates(self) -> bool:
+        """Whether its answers are choices, which Azure's filter results can stand beside."""
 
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""

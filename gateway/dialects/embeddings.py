@@ -33,6 +33,7 @@ class Embeddings:
     name = "embeddings"
     path = "/v1/embeddings"
     speaks = False
+    annotates = False
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

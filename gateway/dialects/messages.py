@@ -59,6 +59,7 @@ class Messages:
     name = "messages"
     path = "/v1/messages"
     speaks = True
+    annotates = False
 
     def read_request(self, body: Json) -> Conversation:
         for name in STORED & body.keys():

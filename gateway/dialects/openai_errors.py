@@ -22,7 +22,8 @@ def blocked_body(refusal: Refusal) -> Json:
             "status": 400,
             "innererror": {
                 "code": "ResponsibleAIPolicyViolation",
-                "content_filter_result": {str(decision.category or decision.reason): {"filtered": True}},
+                "content_filter_result": refusal.results
+                or {str(decision.category or decision.reason): {"filtered": True}},
             },
         }
     }

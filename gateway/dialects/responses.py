@@ -106,6 +106,7 @@ class Responses:
     name = "responses"
     path = "/v1/responses"
     speaks = True
+    annotates = False
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)

@@ -46,7 +46,7 @@ P = "policies/shop.yaml"
          [f"{P}:2:1 on_gaurd_failure: is not a key that is known here -- did you mean 'on_guard_failure'?"]),
         ("colour: red\n",
          [f"{P}:2:1 colour: is not a key that is known here -- known are extends, on_block, refusal, regenerate, "
-          "record_text, expose_scores, trust, on_guard_failure, on_unreadable, rules, stream"]),
+          "record_text, expose_scores, annotations, trust, on_guard_failure, on_unreadable, rules, stream"]),
         ("rules: {privcy_and_property: {}}\n",
          [f"{P}:2:9 rules.privcy_and_property: is not a key that is known here -- "
            f"did you mean 'privacy_and_property'?"]),
@@ -248,7 +248,7 @@ def test_the_hash_is_of_what_a_policy_does_not_of_how_it_is_written(write) -> No
     found = write(base=BASE, same=same, child="extends: base\n", other="extends: base\nexpose_scores: true\n")
     hashes = {name: policy.hash for name, policy in found.policies.items()}
     assert hashes["base"] == hashes["same"] == hashes["child"] != hashes["other"]
-    assert hashes["base"] == "86de61be656c"
+    assert hashes["base"] == "c6ebb273aaae"
 
 
 def test_every_single_value_of_a_policy_moves_its_hash(write) -> None:

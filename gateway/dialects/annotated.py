@@ -1,0 +1,50 @@
+"""Azure's filter results put into answers made of choices, whole and streamed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.dialects.choice_stream import STAMP
+from gateway.dialects.dialect import Event, Json
+from gateway.dialects.fields import only_names
+
+
+def annotated(answer: Json, prompt: Json, choices: Mapping[int, Json]) -> dict[str, Any]:
+    """`answer` with the results of its prompt, and of those choices (by their place in the list) that were judged."""
+    found = [
+        {**choice, "content_filter_results": choices[i]} if i in choices else choice
+        for i, choice in enumerate(answer.get("choices") or ())
+    ]
+    return {**answer, "prompt_filter_results": _of_prompt(prompt), "choices": found}
+
+
+class Annotator:
+    """The events of one stream as they are to leave: the prompt's results first, in a chunk without choices, then with
+    each choice's finish reason what the checks of the stream have found so far (`results`; None before the first).
+
+    A choice never comes without a `delta`: SDK helpers read it unasked."""
+
+    def __init__(self, prompt: Json, results: Callable[[], Json | None]) -> None:
+        self._prompt = prompt
+        self._results = results
+        self._opened = False
+
+    def __call__(self, events: Sequence[Event]) -> list[Event]:
+        leaving: list[Event] = []
+        for event in events:
+            if event.data is None or not isinstance(event.data.get("choices"), list):
+                leaving.append(event)
+                continue
+            if not self._opened:
+                self._opened = True
+                stamp = {key: event.data[key] for key in STAMP & event.data.keys() if only_names(event.data[key])}
+                leaving.append(Event({**stamp, "choices": [], "prompt_filter_results": _of_prompt(self._prompt)}))
+            leaving.append(Event({**event.data, "choices": [*map(self._choice, event.data["choices"])]}, event.name))
+        return leaving
+
+    def _choice(self, choice: Json) -> Json:
+        results = self._results() if choice.get("finish_reason") is not None else None
+        return choice if results is None else {**choice, "content_filter_results": results}
+
+
+def _of_prompt(results: Json) -> list[Json]:
+    return [{"prompt_index": 0, "content_filter_results": results}]
