@@ -9,12 +9,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from guard_runtime.guards.classifier import MAX_WINDOWS, OVERLAP
+from guard_runtime.normalise import normalise
+from guard_runtime.windows import windows
 from training.recipe import Mix
 from training.rows import CATEGORIES, Row
 
 START, PAD, END = 0, 1, 2
 CHARACTERS_PER_TOKEN = 12
 CONTEXT_SHARE = 0.4
+SPOKEN_CHARACTERS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,31 @@ def encode(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int) -> list[t
     ]
 
 
+def encode_windows(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int) -> list[tuple[int, ...]]:
+    """Token ids as `encode`, but of a long text one window as serving lays them, drawn by the row's id. Safe and unsafe
+    alike: when only safe texts were cut so, the guard learned that a text without a cut is safe (gptfuzz dev AUROC
+    0.92 to 0.85)."""
+    whole = encode(tokenizer, rows, max_tokens)
+    for place, row in enumerate(rows):
+        spoken = row.response or row.prompt
+        if len(whole[place]) == max_tokens:
+            ids = tokenizer.encode(normalise(spoken[:SPOKEN_CHARACTERS]).text, add_special_tokens=False).ids
+            question = (
+                tokenizer.encode(normalise(row.prompt).text, add_special_tokens=False).ids if row.response else []
+            )
+            whole[place] = _window(question, ids, max_tokens, random.Random(row.id))
+    return whole
+
+
+def _window(question: list[int], ids: list[int], max_tokens: int, chance: random.Random) -> tuple[int, ...]:
+    """One window over `ids`, behind the end of the question it answers where there is one."""
+    context = (START, *question[-(max_tokens // 3) :], END, END) if question else (START,)
+    size = max_tokens - len(context) - 1
+    laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
+    start, end = chance.choice(laid.slices)
+    return (*context, *ids[start:end], END)
+
+
 def _join(prompt: list[int], answer: list[int] | None, max_tokens: int) -> tuple[int, ...]:
     if answer is None:
         room = max_tokens - 2
@@ -82,6 +111,7 @@ def _ends(tokens: list[int], room: int) -> list[int]:
 
 def examples(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int, mix: Mix) -> list[Example]:
     """Rows as examples, in the same order, `index` counting them."""
+    read = encode_windows if mix.windows else encode
     return [
         Example(
             tokens=tokens,
@@ -90,7 +120,7 @@ def examples(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int, mix: Mi
             weight=row.weight * mix.weights.get(row.source, 1.0) * (mix.weak if row.quality == "weak" else 1.0),
             index=index,
         )
-        for index, (row, tokens) in enumerate(zip(rows, encode(tokenizer, rows, max_tokens), strict=True))
+        for index, (row, tokens) in enumerate(zip(rows, read(tokenizer, rows, max_tokens), strict=True))
     ]
 
 

@@ -33,7 +33,8 @@ class Step(Strict):
 
 
 class Pipeline(Strict):
-    """Everything `make guard` does, in order. File names are looked for among its own results, then in the data."""
+    """Everything `make guard` does, in order. File names are looked for among its own results, then in the data, then
+    beside the recipes."""
 
     name: str
     version: str
@@ -53,9 +54,9 @@ class Folders:
     out: Path
 
     def find(self, name: str) -> Path:
-        """A file by name, from the results or else the data."""
-        made = self.work / name
-        return made if made.exists() else self.data / name
+        """A file by name, from the results, or else the data, or else from beside the recipes."""
+        places = (self.work / name, self.data / name)
+        return next((place for place in places if place.exists()), RECIPES / name)
 
 
 def read_pipeline(path: Path) -> Pipeline:

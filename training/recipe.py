@@ -21,6 +21,9 @@ class Mix(Strict):
     caps: dict[str, int] = Field(default_factory=dict, description="the same for one source, instead of `cap`")
     weights: dict[str, float] = Field(default_factory=dict, description="a source's rows count this much")
     weak: float = Field(default=0.7, ge=0, le=1, description="rows of quality `weak` count this much")
+    windows: bool = Field(
+        default=False, description="of a long text one of serving's windows trains, instead of its ends"
+    )
 
 
 class Attack(Strict):

@@ -1,5 +1,6 @@
 """Distilling, attacking, calibrating and shipping, on a tiny guard."""
 
+import copy
 import random
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
 from training import adversarial, calibrate, distil, ship
 from training import model as models
-from training.batches import examples
-from training.graph import ShippedGraph
-from training.recipe import Attack, Recipe
+from training.batches import collate, examples, passes
+from training.graph import ShippedGraph, smoothed
+from training.recipe import Attack, Mix, Recipe
 from training.rows import CATEGORIES, BadInput, Row, read_rows
 from training.scores import figures, logits_of
 from training.stage import Stage, run
@@ -67,6 +68,21 @@ def test_the_shipped_graph_computes_the_same_logits_whatever_the_padding(guard: 
     assert torch.allclose(ours, whole, atol=1e-5) and torch.allclose(ours[:1], alone, atol=1e-5)
 
 
+def test_smoothing_changes_no_logit_and_evens_out_what_int8_has_to_hold(guard: Path, tmp_path: Path) -> None:
+    model, rows = models.load(guard).eval(), rows_of(tmp_path, 40)
+    model.encoder.encoder.layer[0].output.LayerNorm.weight.data[3] = 40.0
+    found = examples(models.load_tokenizer(guard), rows, 16, Mix())
+    batches = [collate(part) for part in passes(found, 256)]
+    plain, graph = ShippedGraph(copy.deepcopy(model)).eval(), ShippedGraph(model).eval()
+    smoothed(graph, batches)
+    with torch.no_grad():
+        before = plain(batches[0].input_ids, batches[0].attention_mask)
+        after = graph(batches[0].input_ids, batches[0].attention_mask)
+    assert torch.allclose(before, after, atol=1e-3)
+    scale = graph.layers[1].qkv.scale
+    assert scale[3] < scale.median() / 3
+
+
 def test_calibration_brings_margins_to_probabilities() -> None:
     draw = np.random.default_rng(0)
     truth = draw.random(4000) < 0.5
@@ -75,7 +91,8 @@ def test_calibration_brings_margins_to_probabilities() -> None:
     before = 1 / (1 + np.exp(-margin))
     after = 1 / (1 + np.exp(-(margin - cell["bias"]) / cell["temperature"]))
     assert cell["bias"] == pytest.approx(2.0, abs=0.3)
-    assert calibrate.calibration_error(after, truth) < 0.03 < calibrate.calibration_error(before, truth)
+    labels = truth.tolist()
+    assert calibrate.calibration_error(after, labels) < 0.03 < calibrate.calibration_error(before, labels)
     assert calibrate.margins(np.array([[0.1, 0.5], [0.9, 0.2]])) == pytest.approx([0.0, np.log(9)])
 
 

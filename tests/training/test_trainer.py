@@ -8,7 +8,7 @@ import torch
 
 from tests.training import tiny
 from training import model as models
-from training.batches import Batch, collate, encode, examples, sampled, steps
+from training.batches import Batch, collate, encode, encode_windows, examples, sampled, steps
 from training.model import GuardModel
 from training.recipe import Mix, Recipe, read_recipe
 from training.rows import BadInput, Row, read_rows
@@ -155,3 +155,18 @@ def test_the_recipes_that_ship_are_valid(path: Path) -> None:
         assert all(isinstance(read_recipe(path.parent / step.recipe), Recipe) for step in read_pipeline(path).steps)
     else:
         assert isinstance(read_recipe(path), Recipe)
+
+
+def test_a_long_text_trains_in_one_of_servings_windows_whatever_its_label(base: Path, tmp_path: Path) -> None:
+    tokenizer = models.load_tokenizer(base)
+    long = "好" * 20 + "花" * 20
+    rows = [tiny.row(0, prompt=long), tiny.row(1, prompt=long, label="unsafe"), tiny.row(2, prompt="好花")]
+    answers = [tiny.row(3 + n, direction="response", prompt="坏" * 30, response=long) for n in range(8)]
+    read = read_rows(tiny.write(tmp_path / "long.jsonl", [*rows, *answers]))
+    whole, cut = encode(tokenizer, read, 24), encode_windows(tokenizer, read, 24)
+    assert cut[2] == whole[2] and all(cut[n] != whole[n] for n in (0, 1))
+    space, good, flower, bad = (tokenizer.token_to_id(character) for character in "▁好花坏")
+    for tokens in cut[3:]:
+        assert len(tokens) <= 24 and tokens[:11] == (0, *[bad] * 8, 2, 2)
+        assert set(tokens[11:-1]) <= {space, good, flower}
+    assert len(set(cut[3:])) > 1
