@@ -12,6 +12,7 @@ COMMANDS = {
     "try": "attempt",
     "policy": "policy",
     "keys": "keys",
+    "guard": "guard",
     "version": "version",
 }
 

@@ -1,7 +1,9 @@
 """`libragate check`."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import anyio
 import click
 
 from gateway.assembly import gateway_of, judge_of
@@ -11,14 +13,19 @@ from gateway.commands.version import libragate_version
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.judge import Judge
+from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.errors import GuardError
+
+HARMLESS = Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), "怎么把米饭煮得更松软？"),)),))
+ANSWER = Part(("choices", 0, "message", "content"), "先把米洗两遍，泡二十分钟再煮。")
 
 
 @click.command("check")
 @config_option
 @json_option
 def command(config: Path, as_json: bool) -> None:
-    """体检 Reads every file, loads every guard (which tests itself), and says all that is wrong."""
+    """体检 Reads every file, loads every guard (which tests itself), has each judge a harmless exchange, and says all that
+    is wrong."""
     found = loaded("check", config, as_json=as_json)
     try:
         judge = judge_of(found)
@@ -30,7 +37,31 @@ def command(config: Path, as_json: bool) -> None:
         gateway_of(found, judge, libragate_version())
     except ConfigError as exc:
         stop("check", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
+    failures = anyio.run(_tried, judge)
+    if failures:
+        problems = [f"a guard cannot look: {failure}" for failure in failures]
+        stop("check", Exit.COULD_NOT_LOOK, problems, as_json=as_json)
     _report(config, found, judge, as_json=as_json)
+
+
+async def _tried(judge: Judge) -> list[str]:
+    """What the guards that cannot judge a harmless question and its answer say: above all, a server that is not up."""
+    failures = []
+    async with AsyncExitStack() as stack:
+        for guard in judge.guards:
+            await stack.enter_async_context(guard.running())
+            for conversation in (HARMLESS, HARMLESS.reply(ANSWER)):
+                try:
+                    with anyio.fail_after(judge.deadline):
+                        await guard.check(conversation)
+                except TimeoutError:
+                    failures.append(f"{guard.name}: no verdict within {judge.deadline:g} s")
+                except GuardError as exc:
+                    failures.append(str(exc) if guard.name in str(exc) else f"{guard.name}: {exc}")
+                else:
+                    continue
+                break
+    return failures
 
 
 def _report(path: Path, config: Config, judge: Judge, *, as_json: bool) -> None:
