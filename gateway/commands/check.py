@@ -24,8 +24,8 @@ ANSWER = Part(("choices", 0, "message", "content"), "先把米洗两遍，泡二
 @config_option
 @json_option
 def command(config: Path, as_json: bool) -> None:
-    """体检 Reads every file, loads every guard (which tests itself), has each judge a harmless exchange, and says all that
-    is wrong."""
+    """体检 Reads every file, loads every guard (which tests itself), has each judge something harmless, and says all
+    that is wrong."""
     found = loaded("check", config, as_json=as_json)
     try:
         judge = judge_of(found)
