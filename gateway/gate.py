@@ -18,6 +18,11 @@ SLICE = 1024
 CALM = 0.3
 """A check below this risk lets the window grow; at or above it shrinks."""
 MAX_CHANNELS = 1024
+LONGEST = 4
+"""A window that is not full waits for `release_after`; and while less is new in it than would be read again with it,
+for as many times that. So a slow answer is not read over and over, word by word."""
+QUESTION = 96
+"""Estimated tokens of the question that a guard reads again with every window, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,16 @@ class Gate:
     reason, the end) waits for them, so that a block can still be said.
     """
 
-    def __init__(self, settings: StreamSettings, label: Callable[[str], str] = "[redacted:{}]".format) -> None:
+    def __init__(
+        self, settings: StreamSettings, label: Callable[[str], str] = "[redacted:{}]".format, *, question: str = ""
+    ) -> None:
         self.windows = 0
         self.judged = 0
         self.masked = 0
         self.longest_hold = 0.0
         self._settings = settings
         self._label = label
+        self._question = min(weigh(question[-4 * QUESTION :]), 4 * QUESTION)
         self._texts: dict[tuple[Channel, bool], ChannelText] = {}
         self._held: deque[_Held] = deque()
         self._size = 0
@@ -66,14 +74,14 @@ class Gate:
         added: dict[ChannelText, str] = {}
         for delta in deltas:
             if delta.text is None or has_surrogate(delta.text):
-                added[self._text(delta, unreadable=True)] = "?"
+                added[self._text(delta, unreadable=True)] = "\ufffd"
             if delta.text:
                 text = self._text(delta, unreadable=False)
                 added[text] = added.get(text, "") + delta.text
         pieces = tuple(text.grow(raw, now) for text, raw in added.items())
         for text, raw in added.items():
             self._weight += 0 if text.unreadable else weigh(raw)
-            self._sentence = self._sentence or not SENTENCE_ENDS.isdisjoint(raw)
+            self._sentence = self._sentence or not (text.unreadable or SENTENCE_ENDS.isdisjoint(raw))
         if added:
             self._newest = tuple(added)
             self._since = now if self._since is None else self._since
@@ -124,7 +132,7 @@ class Gate:
             or self.full
             or self._weight >= 4 * self._window
             or (self._sentence and not self._opened)
-            or now >= self._since + self._settings.release_after
+            or now >= self._since + self._wait
         )
 
     @property
@@ -132,7 +140,7 @@ class Gate:
         """When to look again at the latest, if nothing comes in until then; infinite where nothing waits."""
         times = [self._patience(text) for text in self._texts.values() if self._blocks(text)]
         if self._since is not None and not self._reading:
-            times.append(self._since + self._settings.release_after)
+            times.append(self._since + self._wait)
         return min(times, default=math.inf)
 
     def take(self) -> tuple[Part, ...]:
@@ -195,6 +203,12 @@ class Gate:
                 raise UpstreamError(f"the answer has more than {MAX_CHANNELS} channels")
             self._texts[key] = ChannelText(delta.channel, delta.kind, unreadable, self._label)
         return self._texts[key]
+
+    @property
+    def _wait(self) -> float:
+        """Seconds that text waits for its window to fill."""
+        again = self._question + sum(weigh(t.context) for t in self._texts.values() if t.length > t.checked)
+        return self._settings.release_after * (LONGEST if self._opened and self._weight < again else 1)
 
     @property
     def _stuck(self) -> bool:

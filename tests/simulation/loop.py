@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-MOST_STEPS = 100_000
+MOST_STEPS = 20_000
 
 
 class Stuck(Exception):

@@ -1,13 +1,16 @@
 """The simulation itself: many worlds, the same twice over, every step of one, and every kept seed."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.outcome import Ended
+from gateway.policy import StreamMode, StreamSettings
 from tests.simulation.__main__ import kept_seeds
 from tests.simulation.loop import Stuck
 from tests.simulation.mutants import MUTATIONS, Mutation, mutant
 from tests.simulation.run import Violation, run
-from tests.simulation.world import Fault, world
+from tests.simulation.world import BAD, Fault, Step, calm, chunk, world
 
 MOST_WORLDS = 400
 """How many worlds may pass before one notices a broken line."""
@@ -42,10 +45,31 @@ def test_the_caller_may_leave_at_any_step(seed: int) -> None:
     assert Ended.CLIENT_LEFT in endings
 
 
+def test_a_verdict_that_came_in_time_is_acted_upon_however_slowly_the_caller_reads() -> None:
+    """The check says no at 7.92 s, while text is being written until 8.15 s; the stream may last 8 s."""
+    plain = calm(0)
+    stream = StreamSettings(mode=StreamMode.ASYNC, first_window=1, timeout=8.0)
+    steps = (
+        Step(7.4, chunk("a", 0, {"content": f"一{BAD}。"})),
+        Step(0.2, chunk("a", 0, {"content": "二"})),
+        Step(60.0, chunk("a", 0, {"content": "三"})),
+    )
+    texts = {(0, "content"): f"一{BAD}。二三"}
+    slow = replace(
+        plain,
+        faults=frozenset({Fault.CALLER_SLOW}),
+        policy=replace(plain.policy, stream=stream),
+        attempts=(steps,),
+        texts=(texts,),
+        caller_delay=0.25,
+    )
+    assert run(slow).ended is Ended.BLOCKED
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.breaks)
 def test_a_broken_line_is_noticed(mutation: Mutation) -> None:
     with mutant(mutation) as stream:
-        for seed in range(MOST_WORLDS):
+        for seed in range(mutation.first, mutation.first + MOST_WORLDS):
             try:
                 run(world(seed, mutation.faults), stream)
             except (Violation, Stuck, ExceptionGroup):

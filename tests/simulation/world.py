@@ -13,7 +13,7 @@ from guard_runtime.verdict import Category
 
 BAD = "坏词出没"
 SAFE = "⟦safe⟧"
-MARKS = range(0x3400, 0x4DB0)
+MARKS = range(0x20000, 0x2A6D0)
 """Han characters of which each stands once in a world, so that any piece of text says where it comes from."""
 
 PATTERNS = {
@@ -183,7 +183,8 @@ def _several(dice: random.Random) -> list[tuple[Any, ...]]:
 
 def _text(dice: random.Random, marks: Iterator[int], *, flood: bool) -> str:
     units = dice.randint(250, 400) if flood else dice.randint(1, dice.choice([3, 12, 60]))
-    return "".join(_unit(dice, marks) for _ in range(units))
+    text = "".join(_unit(dice, marks) for _ in range(units))
+    return text.replace(BAD, "，", text.count(BAD) - 1) if flood else text  # else no flood would get far
 
 
 def _unit(dice: random.Random, marks: Iterator[int]) -> str:
@@ -252,7 +253,8 @@ def chunk(stamp: str, index: int, delta: dict[str, Any], finish: str | None = No
 
 
 def _paced(dice: random.Random, faults: frozenset[Fault], events: Sequence[Event]) -> Iterator[Step]:
-    pace = dice.choice([0.0, 0.0, 0.005, 0.05, 0.4])
+    flood = Fault.FLOOD in faults
+    pace = 0.0 if flood else dice.choice([0.0, 0.0, 0.005, 0.05, 0.4])
     fatal = [
         f
         for f in (Fault.UPSTREAM_DIES, Fault.UPSTREAM_HANGS, Fault.UPSTREAM_GARBAGE, Fault.UPSTREAM_BUG)
@@ -262,7 +264,7 @@ def _paced(dice: random.Random, faults: frozenset[Fault], events: Sequence[Event
     if Fault.UPSTREAM_REFUSES in faults:
         yield Step(dice.choice([0.0, 1.0]), fault=Fault.UPSTREAM_REFUSES)
     for number, event in enumerate(events):
-        pause = dice.choice([2.0, 14.0]) if dice.random() < 0.01 else dice.uniform(0, 2 * pace)
+        pause = dice.choice([2.0, 14.0]) if dice.random() < 0.01 and not flood else dice.uniform(0, 2 * pace)
         if number == at:
             fault = dice.choice(fatal)
             yield Step(pause, fault=fault)
