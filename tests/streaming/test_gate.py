@@ -217,7 +217,7 @@ def test_a_run_longer_than_any_number_is_not_held_for_ever() -> None:
 def test_a_run_alone_is_held_as_long_as_it_may_go_on() -> None:
     driven = Driven().push((SAID, "号码是1380013")).wait(60.0)
     assert driven.text() == ""
-    assert driven.push((SAID, "，")).wait(1.0).text() == "号码是1380013，"
+    assert driven.push((SAID, "，")).wait(2.0).text() == "号码是1380013，"
 
 
 def test_a_run_that_other_text_waits_for_is_let_go_after_two_release_times() -> None:
