@@ -1,5 +1,6 @@
 """One request on its way, and the one path it takes: judge the prompt, ask the model, judge the answer, record."""
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from gateway.tenants import Tenant
 from gateway.trust import parted
 from gateway.upstreams import Upstream
 from guard_runtime.conversation import Conversation, Direction
+
+log = logging.getLogger(__name__)
 
 _LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
@@ -106,7 +109,11 @@ class Gatekeeper:
 
     async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
         ledger.saw(conversation.direction, conversation.judged)
-        judgement = await self._judge.judge(exchange.policy, conversation)
+        try:
+            judgement = await self._judge.judge(exchange.policy, conversation)
+        except ExceptionGroup as bugs:
+            log.error("a guard failed: %s", ", ".join(type(bug).__name__ for bug in bugs.exceptions))
+            raise GuardUnavailable("The guard could not look at the content, so it was not let through.") from None
         ledger.judged(judgement)
         if is_outage(judgement.decision):
             raise GuardUnavailable("The guard could not look at the content, so it was not let through.")

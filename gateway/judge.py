@@ -56,7 +56,7 @@ class Judge:
 
     async def judge(self, policy: Policy, conversation: Conversation) -> Judgement:
         """What to do with this conversation. Never raises for a guard's failure: the policy answers for it, and for
-        every part that no guard could read."""
+        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: nobody has looked."""
         started = now()
         answers = _Answers()
         if len(self.guards) > 1:
@@ -65,7 +65,10 @@ class Judge:
                     tasks.start_soon(self._ask, guard, policy, conversation, answers)
         else:
             for guard in self.guards:
-                await self._ask(guard, policy, conversation, answers)
+                try:
+                    await self._ask(guard, policy, conversation, answers)
+                except Exception as bug:  # as the task group raises it
+                    raise ExceptionGroup("a guard has a bug", [bug]) from bug
         unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
