@@ -1,7 +1,7 @@
 """The ways round a guard on the way out, line by line: whatever the model says, in whichever field, cut anyhow."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -61,10 +61,13 @@ def test_wire_02_stream_true_is_guarded_on_the_way_out(size: int) -> None:
 @pytest.mark.parametrize("path", [COMPLETIONS, RESPONSES, MESSAGES])
 @pytest.mark.parametrize("stream", [False, True])
 def test_wire_02_stream_true_or_not_every_dialect_is_guarded_on_the_way_out(path: str, stream: bool) -> None:
-    body = {"model": "m", "prompt": "hi"} if path == COMPLETIONS else {"model": "m", "input": "hi"}
-    body = {"model": "m", "max_tokens": 9, "messages": HELLO} if path == MESSAGES else body
+    bodies: Mapping[str, Json] = {
+        COMPLETIONS: {"prompt": "hi"},
+        RESPONSES: {"input": "hi"},
+        MESSAGES: {"max_tokens": 9, "messages": HELLO},
+    }
     with served(Parts(upstream=Speaker(lambda body: "something forbidden")).gateway) as url:
-        answer = post(url, {**body, "stream": stream}, path)
+        answer = post(url, {"model": "m", **bodies[path], "stream": stream}, path)
     assert answer.status_code == 200
     assert BAD_WORD not in answer.text and "bidden" not in answer.text and "Sorry" in answer.text
 
@@ -198,7 +201,7 @@ def test_wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in() -
     text = CLEAN * 4 + "then forbidden, and on. "
     scripts = iter(patterns())
 
-    def cut(body: Json) -> list[Step]:
+    def cut(body: Mapping[str, Any]) -> list[Step]:
         pieces, at = [], 0
         for length in next(scripts):
             pieces.append(text[at : at + length])

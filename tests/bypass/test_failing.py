@@ -90,6 +90,7 @@ class Short(ScriptedGuard):
 
 FAILURES: Mapping[str, Callable[[], Guard]] = {
     "out of order": lambda: failing(GuardFailed("out of order")),
+    "a bug": lambda: failing(ZeroDivisionError("forbidden")),
     "timeout": lambda: failing(GuardTimeout("late")),
     "hangs": lambda: Silent(BAD),
     "queue full, 429": lambda: failing(GuardOverloaded("full")),
@@ -125,6 +126,22 @@ def test_wire_12_fail_path_of_every_kind_is_closed(failure: str, stream: bool) -
         assert code(answer) == (503, "guard_unavailable") and answer.headers["x-should-retry"] == "false"
         assert code(post(url, ASKED)) in ((503, "guard_unavailable"), (400, "content_filter"))
     assert upstream.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_wire_12_fail_path_a_bug_in_a_guard_is_met_on_the_answer_too(
+    stream: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def script(text: str) -> Mapping[Category, float]:
+        if "answer" in text:
+            raise ZeroDivisionError(text)
+        return {}
+
+    parts = Parts(guards=(ScriptedGuard(script),))
+    with served(parts.gateway) as url:
+        assert code(post(url, asking("hello", stream=stream))) == (503, "guard_unavailable")
+    assert record(parts)["outcome"] == "guard_unavailable"
+    assert "harmless answer" not in "".join(capfd.readouterr())
 
 
 def test_wire_12_fail_path_that_a_policy_opens_is_counted() -> None:
