@@ -10,8 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation import libra_test, page, report, robustness, scoring
-from evaluation.datasets import BadData
+from evaluation.cluster import Cluster
+from evaluation.datasets import BadData, Share
 from evaluation.scoring import Bar, Watch
+from guard_runtime.devices import Device, Placement
 from guard_runtime.errors import ArtefactRefused
 
 
@@ -35,16 +37,23 @@ def main(given: Sequence[str] | None = None, watch: Watch = WATCH) -> int:
 
 
 def _score(options: argparse.Namespace, watch: Watch) -> None:
-    guard = scoring.load_guard(options.guard)
-    tally = scoring.run(guard, options.data, options.out, batch=options.batch, watch=watch)
+    share = Share(options.machine_rank, options.machine_num)
+    tally = scoring.run(_engine(options), options.data, options.out, watch=watch, share=share)
     unscored = f"{tally.broken} broken, {tally.failed} failed"
-    print(f"{options.out}: {tally.scored} rows scored now, {tally.resumed} before; {unscored}")
+    out = scoring.part(options.out, share)
+    print(f"{out}: {tally.scored} rows scored now, {tally.resumed} before; {unscored}")
+
+
+def _engine(options: argparse.Namespace) -> scoring.Engine:
+    if options.engine == "ray":
+        return Cluster(options.guard, options.batch, options.device, options.workers)
+    return scoring.Local(scoring.load_guard(options.guard, Placement((options.device,))), options.batch)
 
 
 def _report(options: argparse.Namespace, watch: Watch) -> None:
     made = report.made(options.data, options.scores, options.seed)
     print(report.text(made))
-    folder: Path = options.out or options.scores.with_suffix("")
+    folder: Path = options.out or options.scores[0].with_suffix("")
     paths = report.save(made, folder)
     html = folder / "report.html"
     html.write_text(page.html(made), encoding="utf-8")
@@ -52,9 +61,7 @@ def _report(options: argparse.Namespace, watch: Watch) -> None:
 
 
 def _libra_test(options: argparse.Namespace, watch: Watch) -> None:
-    if not 0 <= options.machine_rank < options.machine_num:
-        raise BadData(f"--machine_rank {options.machine_rank}: must be from 0 to {options.machine_num - 1}")
-    share = libra_test.Share(options.machine_rank, options.machine_num)
+    share = Share(options.machine_rank, options.machine_num)
     judge = libra_test.Judge(scoring.load_guard(options.base_model), options.batch_size, watch)
     judge.run(options.data_path, options.out_path, share)
     judged = sorted(options.out_path.glob(f"*-of-{options.machine_num}.jsonl"))
@@ -80,10 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--data", type=Path, required=True)
     score.add_argument("--out", type=Path, required=True, help="rows it holds already are not scored again")
     score.add_argument("--batch", type=_positive, default=16)
+    score.add_argument("--device", type=Device, default=Device.CPU, choices=[Device.CPU, Device.CUDA])
+    score.add_argument("--engine", default="local", choices=["local", "ray"], help="this process, or a Ray cluster")
+    score.add_argument("--workers", type=int, default=0, help="actors; by default one for each core or GPU of Ray's")
+    libra_test.share_arguments(score)
     score.set_defaults(run=_score)
     shown = commands.add_parser("report", help="figures of a score file: text, JSON, CSV and a page")
     shown.add_argument("--data", type=Path, required=True)
-    shown.add_argument("--scores", type=Path, required=True)
+    shown.add_argument("--scores", type=Path, required=True, nargs="+", help="one file, or every machine's")
     shown.add_argument("--out", type=Path, help="folder; by default named after the score file")
     shown.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     shown.set_defaults(run=_report)

@@ -50,6 +50,29 @@ class Record:
     content: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which machine of how many this is: it takes its part of the rows of a file, or of the files of a folder.
+
+    Raises BadData unless 0 <= rank < machines.
+    """
+
+    rank: int = 0
+    machines: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.machines:
+            raise BadData(f"--machine_rank {self.rank}: must be from 0 to {self.machines - 1}")
+
+    def of(self, number: int) -> slice:
+        """This machine's part of so many things, as Libra's script cuts them."""
+        each = number / self.machines
+        return slice(int(each * self.rank), int(each * (self.rank + 1)))
+
+
+ALONE = Share()
+
+
 def records(path: Path) -> Iterator[Record | Broken]:
     """Every object of a file, or of a folder's files. Raises BadData when there is none, or a file cannot be opened."""
     for file in files(path):

@@ -10,24 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.datasets import BadData, Broken, Record, Sample, files, records
+from evaluation.datasets import BadData, Broken, Record, Sample, Share, files, records
 from evaluation.scoring import GuardModel, Score, Watch, scores
 
 SAFE, UNSAFE = "安全", "不安全"
 FIELDS = ("question", "response")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which machine of how many this is: it takes its part of the rows of a file, or of the files of a folder."""
-
-    rank: int
-    machines: int
-
-    def of(self, number: int) -> slice:
-        """This machine's part of so many things, as Libra's script cuts them."""
-        each = number / self.machines
-        return slice(int(each * self.rank), int(each * (self.rank + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +38,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_itera", type=int, default=1, choices=[1], help="verdicts per row")
     parser.add_argument("--few_shot", type=int, default=0, choices=[0], help="the published script has no examples")
     parser.add_argument("--is_instruct", type=int, default=1, choices=[0, 1], help="the artefact decides")
-    parser.add_argument("--machine_rank", type=int, default=0)
-    parser.add_argument("--machine_num", type=int, default=1)
+    share_arguments(parser)
+
+
+def share_arguments(parser: argparse.ArgumentParser) -> None:
+    """The switches by which machines share a data file out."""
+    parser.add_argument("--machine_rank", type=int, default=0, help="which machine this is, from 0")
+    parser.add_argument("--machine_num", type=int, default=1, help="of how many")
 
 
 def rows(data: Path, share: Share) -> Iterator[Record | Broken]:

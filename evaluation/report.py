@@ -44,9 +44,9 @@ class Report:
     scored: Scored
 
 
-def made(data: Path, scores: Path, seed: int = 0) -> Report:
-    """The report of a score file. Raises BadData when either file cannot be read, or no row has a score."""
-    said = _said(scores)
+def made(data: Path, scores: Sequence[Path], seed: int = 0) -> Report:
+    """The report of a run's score files. Raises BadData when either file cannot be read, or no row has a score."""
+    said = {name: line for file in scores for name, line in _said(file).items()}
     readable: list[Sample] = []
     broken = 0
     for sample in samples(data):
@@ -56,12 +56,12 @@ def made(data: Path, scores: Path, seed: int = 0) -> Report:
             readable.append(sample)
     kept = [sample for sample in readable if sample.id in said]
     if not kept:
-        raise BadData(f"{scores}: no row of {data} has a score here")
+        raise BadData(f"{scores[0]}: no row of {data} has a score here")
     scored = _columns(kept, said)
     ms = np.array([float(said[sample.id]["ms"]) for sample in kept])
     return Report(
         data=data.name,
-        scores=scores.name,
+        scores=", ".join(file.name for file in scores),
         rows=len(kept),
         broken=broken,
         missing=len(readable) - len(kept),

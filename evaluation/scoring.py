@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import guard_runtime
-from evaluation.datasets import Broken, Sample, samples
+from evaluation.datasets import ALONE, Broken, Sample, Share, samples
 from gateway.policy import Action, Rule
 from guard_runtime.artefact import Artefact
 from guard_runtime.conversation import Direction
+from guard_runtime.devices import ON_CPU, Placement
 from guard_runtime.errors import GuardFailed
 from guard_runtime.generative_loading import generative_model
 from guard_runtime.guard import OperatingPoints, Passage
@@ -82,11 +83,13 @@ class Watch:
     complain: Callable[[str], None]
 
 
-def load_guard(name: str) -> GuardModel:
+def load_guard(name: str, place: Placement = ON_CPU) -> GuardModel:
     """A guard that ships, by its name, or any artefact's folder. Raises `ArtefactRefused`."""
     shipped = SHIPPED / name
     artefact = Artefact.load(shipped if shipped.is_dir() else Path(name))
-    return Classifier(artefact) if artefact.manifest.generative is None else generative_model(artefact)
+    if artefact.manifest.generative is None:
+        return Classifier(artefact, place=place)
+    return generative_model(artefact, place=place)
 
 
 def passage(sample: Sample) -> Passage:
@@ -118,15 +121,31 @@ def scores(guard: GuardModel, rows: Sequence[Sample], batch: int) -> Iterator[Sc
             yield score_of(sample, verdict, guard.operating_points, ms)
 
 
-def run(guard: GuardModel, data: Path, out: Path, *, batch: int, watch: Watch) -> Tally:
-    """Scores the rows of `data` that `out` does not hold yet.
+Engine = Callable[[Sequence[Sample]], Iterator[Score | Broken]]
+"""Gives exactly one answer to every row it gets, in any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """An engine: this process, `batch` rows at a time."""
+
+    guard: GuardModel
+    batch: int
+
+    def __call__(self, rows: Sequence[Sample]) -> Iterator[Score | Broken]:
+        return scores(self.guard, rows, self.batch)
+
+
+def run(engine: Engine, data: Path, out: Path, *, watch: Watch, share: Share = ALONE) -> Tally:
+    """Scores the rows of this machine's share of `data` that its output does not hold yet (see `part`).
 
     Raises BadData when the data file cannot be read at all.
     """
-    tally = Tally()
+    tally, out = Tally(), part(out, share)
     kept = _finished(out)
+    every = list(samples(data))
     rows: list[Sample] = []
-    for sample in samples(data):
+    for sample in every[share.of(len(every))]:
         if isinstance(sample, Broken):
             tally.broken += 1
             watch.complain(str(sample))
@@ -135,7 +154,7 @@ def run(guard: GuardModel, data: Path, out: Path, *, batch: int, watch: Watch) -
         else:
             rows.append(sample)
     with out.open("a", encoding="utf-8") as file, watch.progress(len(rows)) as bar:
-        for score in scores(guard, rows, batch):
+        for score in engine(rows) if rows else ():
             bar.update(1)
             if isinstance(score, Broken):
                 tally.failed += 1
@@ -145,6 +164,11 @@ def run(guard: GuardModel, data: Path, out: Path, *, batch: int, watch: Watch) -
             file.flush()
             tally.scored += 1
     return tally
+
+
+def part(out: Path, share: Share) -> Path:
+    """The file a machine writes: `out` itself, or where several share the rows, `out` with `.{rank}-of-{num}`."""
+    return out if share == ALONE else out.with_name(f"{out.stem}.{share.rank}-of-{share.machines}{out.suffix}")
 
 
 def _finished(out: Path) -> set[str]:

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def _drawn(name: str, slots: Slots, rng: random.Random, template: str) -> str:
     return rng.choice(slots[name])
 
 
+@cache
 def load(code: str, folder: Path = ELEMENTS) -> Language:
     """The elements of one language. Raises BadInput when a file is missing a part or names an unknown sub-category."""
     taxonomy = _read(folder / "taxonomy.yaml")

@@ -1,4 +1,7 @@
-"""Stage-1 data, by the grammar or by chat models: `python -m training.synthesize --out F.jsonl [--tests FOLDER]`."""
+"""Stage-1 data, by the grammar or by chat models: `python -m training.synthesize --out F.jsonl [--tests FOLDER]`.
+
+With `--plan PLAN.yaml` chat models write it (`llm.py`): first only an estimate of calls and cost, with `--go` the rows.
+"""
 
 import argparse
 import hashlib
@@ -13,7 +16,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from training import families
+from training import families, llm
+from training.chat_models import Chat, LiteLLM
 from training.families import Writer, Written
 from training.grammar import LANGS, load
 from training.leaks import Leaks, texts_of
@@ -111,31 +115,58 @@ def write(path: Path, generator: Generator, leaks: Leaks) -> Counter[tuple[str, 
     return Counter((row["source"], row["lang"], row["label"]) for row in kept)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exits with 2 and one message when the elements or the test files cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m training.synthesize", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="training rows, from elements that are not held out")
-    parser.add_argument("--dev", type=Path, help="also write rows from held-out elements only")
-    parser.add_argument("--tests", type=Path, help="folder of test_*.jsonl: nothing like their rows is written")
-    parser.add_argument("--aside", type=Path, nargs="*", default=[], help="more files nothing may repeat")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on every amount")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(arguments)
-    amounts = {"zh": Amounts().scaled(options.scale), "en": Amounts().scaled(options.scale * 0.75)}
-    dev_amounts = {code: amounts[code].scaled(0.06) for code in LANGS}
+def main(arguments: Sequence[str] | None = None, chat: Chat | None = None) -> int:
+    """The command line. Exits with 2 and one message when the elements, the plan or the test files cannot be read."""
+    options = _parser().parse_args(arguments)
     try:
-        leaks = Leaks.of_folder(options.tests) if options.tests else Leaks(())
-        for text in (text for file in options.aside for text in texts_of(file)):
-            leaks.add(text)
-        counts = write(options.out, Grammar(amounts, options.seed), leaks)
-        if options.dev:
-            counts += write(options.dev, Grammar(dev_amounts, options.seed, dev=True), leaks)
+        return _written(options, chat)
     except BadInput as exc:
         print(exc, file=sys.stderr)
         return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.synthesize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="training rows, from elements that are not held out")
+    parser.add_argument("--tests", type=Path, help="folder of test_*.jsonl: nothing like their rows is written")
+    parser.add_argument("--aside", type=Path, nargs="*", default=[], help="more files nothing may repeat")
+    grammar = parser.add_argument_group("by the grammar")
+    grammar.add_argument("--dev", type=Path, help="also write rows from held-out elements only")
+    grammar.add_argument("--scale", type=float, default=1.0, help="factor on every amount")
+    grammar.add_argument("--seed", type=int, default=1)
+    models = parser.add_argument_group("by chat models")
+    models.add_argument("--plan", type=Path, help="YAML: which models write, answer and judge, how much and how fast")
+    models.add_argument("--go", action="store_true", help="ask the models; without it only the estimate is printed")
+    return parser
+
+
+def _written(options: argparse.Namespace, chat: Chat | None) -> int:
+    generator: Generator
+    if options.plan is None:
+        amounts = {"zh": Amounts().scaled(options.scale), "en": Amounts().scaled(options.scale * 0.75)}
+        generator = Grammar(amounts, options.seed)
+    else:
+        chat = chat or LiteLLM()
+        generator = models = llm.Models.of(llm.Plan.read(options.plan), chat, options.out.with_suffix(".calls.jsonl"))
+        print(llm.estimate(models, chat))
+        if not options.go:
+            print("nothing was asked; add --go to start")
+            return 0
+    leaks = Leaks.of_folder(options.tests) if options.tests else Leaks(())
+    for text in (text for file in options.aside for text in texts_of(file)):
+        leaks.add(text)
+    counts = write(options.out, generator, leaks)
+    if options.dev and isinstance(generator, Grammar):
+        dev_amounts = {code: many.scaled(0.06) for code, many in generator.amounts.items()}
+        counts += write(options.dev, Grammar(dev_amounts, options.seed, dev=True), leaks)
     for key, count in sorted(counts.items()):
         print(*key, count)
     print(f"left out as too close to a test row: {leaks.hits}")
+    if isinstance(generator, llm.Models):
+        for reason, count in generator.losses.counts.most_common():
+            print(f"left out, {reason}: {count}")
     return 0
 
 

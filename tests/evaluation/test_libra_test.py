@@ -9,11 +9,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.datasets import BadData
-from evaluation.libra_test import Judge, Share, rows, shown, table, verdict_of
+from evaluation.datasets import ALONE, BadData, Share
+from evaluation.libra_test import Judge, rows, shown, table, verdict_of
 from tests.evaluation.scripted import Listener, ScriptedModel, read, write
-
-ALONE = Share(0, 1)
 
 
 def item(number: int, response: str, label: str, source: str = "Real Data") -> dict[str, Any]:

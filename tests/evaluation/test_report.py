@@ -73,6 +73,16 @@ def test_a_score_file_that_cannot_be_trusted_is_refused_with_its_place(
     assert complaint in capsys.readouterr().err
 
 
+def test_the_score_files_of_several_machines_make_one_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "d.jsonl", [row("a", "x"), row("b", "y", "unsafe")])
+    parts = [write(tmp_path / f"{name}.jsonl", [score(name, 0.5, name == "b")]) for name in "ab"]
+    given = ["report", "--data", str(data), "--out", str(tmp_path / "out"), "--scores", *map(str, parts)]
+    assert main(given) == 0
+    assert "2 rows scored, 0 without a score" in capsys.readouterr().out
+
+
 def test_rows_of_one_label_make_a_page_too(tmp_path: Path) -> None:
     out = reported(tmp_path, [row("a", "x")], [score("a", 0.1, False)])
     assert "needs rows of both labels" in (out / "report.html").read_text()
