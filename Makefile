@@ -73,9 +73,9 @@ $(VENV)/tests: requirements/tests.txt $(VENV)/serving
 
 $(VENV)/clients/ready: requirements/clients.txt | $(VENV)/python
 	@echo "Installing the clients, in an environment of their own (about 400 MB, a minute or two) ..."
-	@$(BIN)/python -m venv $(VENV)/clients
-	@$(VENV)/clients/bin/python -m pip install --disable-pip-version-check -qq --progress-bar off --no-deps \
-		--require-hashes -r requirements/clients.txt
+	@$(BIN)/python -m venv --without-pip $(VENV)/clients
+	@$(BIN)/python -m pip --python $(VENV)/clients/bin/python install --disable-pip-version-check -qq --progress-bar off \
+		--no-deps --no-compile --require-hashes -r requirements/clients.txt
 	@touch $@
 
 $(NODE)/node_modules/ready: $(NODE)/package-lock.json
