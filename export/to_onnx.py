@@ -81,7 +81,7 @@ def _family(order: Order) -> Family:
         raise ArtefactRefused(f"family {order.family!r} is not one of {', '.join(sorted(FAMILIES))}")
     family = FAMILIES[order.family]
     if family.heads:
-        raise ArtefactRefused(f"{family.name} has two heads of its own and is exported by `export.stream_heads`")
+        raise ArtefactRefused(f"{family.name} has two heads of its own, which are not exported: use qwen3guard_gen")
     if order.target == "tensorrt" and order.precision in (Precision.INT8, Precision.INT4):
         raise ArtefactRefused(f"TensorRT takes no {order.precision} graph of ours: use fp16")
     return family

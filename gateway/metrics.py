@@ -1,11 +1,14 @@
 """What Prometheus reads: every record counted once, in the same place it is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from gateway.sinks import Record
+from guard_runtime.guard import Counting, Guard
 
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # OpenTelemetry's GenAI duration buckets
@@ -86,10 +89,17 @@ class Metrics:
         self._queue = Gauge(
             "libragate_guard_queue_depth", "Checks waiting for a guard", ("guard",), registry=self.registry
         )
+        self._work = _Work()
+        self.registry.register(self._work)
 
     def queue(self, guard: str, depth: Callable[[], float]) -> None:
         """Reads a guard's queue depth whenever it is asked."""
         self._queue.labels(guard).set_function(depth)
+
+    def counts(self, guard: Guard) -> None:
+        """Reads what a guard counts of its own work whenever it is asked."""
+        if isinstance(guard, Counting):
+            self._work.guards[guard.name] = guard
 
     def serving(self, version: str, guard: str) -> None:
         self._build.labels(version, guard).set(1)
@@ -122,3 +132,19 @@ class Metrics:
     def page(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+
+class _Work(Collector):
+    """What guards count themselves."""
+
+    def __init__(self) -> None:
+        self.guards: dict[str, Counting] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "libragate_guard_work", "What guards count of their own work", labels=("guard", "what")
+        )
+        for name, guard in self.guards.items():
+            for what, count in guard.counts().items():
+                family.add_metric((name, what), count)
+        yield family

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from guard_runtime.cache import VerdictCache
 from guard_runtime.decoder import Decoder, DecoderShape
 from guard_runtime.devices import ON_CPU, Device, Placement
 from guard_runtime.errors import ArtefactRefused
+from guard_runtime.guard import Model
 from guard_runtime.guards.generative import LIMITS, Contract, GenerativeModel, Limits
 from guard_runtime.loading import placed
 from guard_runtime.manifest import Manifest
 from guard_runtime.prompt import label_tokens, probes_from_json
 from guard_runtime.reader import Reach, Reader
 from guard_runtime.session import Graph
+from guard_runtime.swap import Swapping
 from guard_runtime.tensorrt import DecoderSizes, Profile, decoder_profile, refuse_unsuited
 from guard_runtime.tokens import Vocabulary
 from guard_runtime.writer import Writer
@@ -53,7 +56,7 @@ def load_generative(
     """The guard in `folder`, self-tested and warm, behind a batcher. Raises `ArtefactRefused`.
 
     `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
-    For metrics read `reader.batcher.queued`, and the model's `health`.
+    For metrics read `reader.batcher.queued` and `reader.counts()`.
     """
     artefact = Artefact.load(folder)
     asked = limits or limits_on(place)
@@ -62,7 +65,15 @@ def load_generative(
     )
     batcher = Batcher(model, name=now.name, limits=Queue(queue=serving.max_queue, batch=asked.rows))
     reach = Reach(section=CHARACTERS_PER_TOKEN * now.limits.tokens * now.limits.windows)
-    return Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
+    reader = Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
+    reader.counts = partial(_counts, model)
+    return reader
+
+
+def _counts(model: Model) -> Mapping[str, int]:
+    """Of the model that answers now: an engine that has taken over starts from nought."""
+    current = model.current if isinstance(model, Swapping) else model
+    return current.counts() if isinstance(current, GenerativeModel) else {}
 
 
 def generative_model(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from guard_runtime.conversation import Conversation, Direction, Path
 from guard_runtime.verdict import Category, Verdict
@@ -49,6 +49,14 @@ class Guard(Protocol):
 
     def running(self) -> AbstractAsyncContextManager[object]:
         """Holds what the guard needs while it serves (threads, connections)."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A guard that counts its own work, for the metrics."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Totals since the start, by what is counted."""
 
 
 class Model(Protocol):

@@ -1,7 +1,7 @@
 """From a conversation to one verdict: what is read, in which context, and what need not be read again."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -94,6 +94,7 @@ class Reader:
         self.cache = cache
         self._reach = reach
         self._urgency = urgency
+        self.counts: Callable[[], Mapping[str, int]] = dict
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when one passage of it has no verdict: half a reading is none."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guard_runtime.conversation import Conversation
-from guard_runtime.guard import Guard, OperatingPoints
+from guard_runtime.guard import Counting, Guard, OperatingPoints
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 
 BORDERS = 2_000
@@ -55,6 +55,14 @@ class Cascade:
     @property
     def queued(self) -> int:
         return self._small.queued + self._large.queued
+
+    def counts(self) -> Mapping[str, int]:
+        """Its own checks and how many went to the large guard, and what both guards count."""
+        found = {"checks": self.checks, "escalated": self.escalated}
+        for place, guard in (("small", self._small), ("large", self._large)):
+            if isinstance(guard, Counting):
+                found |= {f"{place}_{what}": count for what, count in guard.counts().items()}
+        return found
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` where either guard that is needed does."""

@@ -136,6 +136,10 @@ class GenerativeModel:
         """One verdict for each passage. Raises `GuardFailed` rather than guess."""
         return self._predict(batch, self._writer)
 
+    def counts(self) -> Mapping[str, int]:
+        """Its health, as the metrics show it."""
+        return {name: getattr(self.health, name) for name in Health.__slots__} | {"evicted": self.remembered.evicted}
+
     @property
     def forced(self) -> "Forced":
         """The same guard without a look at its format: its verdict is what the forced prefill says."""

@@ -14,6 +14,7 @@ from gateway.__main__ import main
 from gateway.assembly import judge_of
 from gateway.config import Config, load_config
 from gateway.errors import ConfigError
+from gateway.metrics import Metrics
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.cascade import Cascade
 from guard_runtime.reader import Reader
@@ -129,3 +130,10 @@ def test_a_provider_that_is_not_here_stops_the_start_unless_less_will_do(folder:
         judge_of(loaded(folder, guard))
     (served,) = judge_of(loaded(folder, guard.replace("false", "true"))).guards
     assert served.name == "libra-mini"
+
+
+def test_what_a_guard_counts_is_on_the_metrics_page(folder: Path) -> None:
+    metrics = Metrics()
+    (guard,) = judge_of(loaded(folder, CASCADE)).guards
+    metrics.counts(guard)
+    assert 'libragate_guard_work_total{guard="pair",what="escalated"} 0.0' in metrics.page().decode()

@@ -212,6 +212,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_leaves_nothing(
     ("order", "message"),
     [
         ({"family": "libra"}, "not one of"),
+        ({"family": "qwen3guard_stream"}, "two heads"),
         ({"family": "libra_guard", "target": "tensorrt", "precision": Precision.INT4}, "TensorRT"),
     ],
 )

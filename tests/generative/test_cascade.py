@@ -87,3 +87,10 @@ def test_the_tuned_band_keeps_the_loss_and_no_band_asks_less(rows: list[Scored],
 def test_without_rows_there_is_no_band() -> None:
     with pytest.raises(ValueError, match="no rows"):
         tune([], 0.01)
+
+
+def test_a_cascade_counts_what_it_escalates() -> None:
+    cascade = Cascade(ScriptedGuard(scores(SMALL)), ScriptedGuard(scores({})), Band(0.2, 0.8))
+    for text in ("sure", "unsure", "calm"):
+        asked(cascade, text)
+    assert cascade.counts() == {"checks": 3, "escalated": 1}

@@ -217,6 +217,7 @@ def test_a_guard_that_loses_its_form_is_read_from_what_it_writes() -> None:
     (verdict,) = model.predict([Passage(RESPONSE, TEXT, QUESTION)])
     assert verdict.risk == 1.0
     assert model.health.written == len(probes("granite_guardian_3_3")[RESPONSE])
+    assert model.counts()["written"] == model.health.written
 
 
 def test_kinds_of_harm_are_asked_for_on_the_same_keys() -> None:
