@@ -113,6 +113,7 @@ class _Desk:
             for guard in self._gateway.judge.guards:
                 await stack.enter_async_context(guard.running())
                 self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
+                self._metrics.counts(guard)
             for upstream in {id(route.upstream): route.upstream for route in self._gateway.routes.values()}.values():
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._gateway.version, self._gateway.judge.version)
