@@ -18,6 +18,7 @@ MAX_RUN = 256
 """Characters. Longer than any number or address, and than the keys providers hand out (164 for OpenAI's projects)."""
 
 _HAN = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
+_SENTENCE_END = re.compile(r"[。！？；!?\n]|\.\s")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\(.)", re.S)
 _SHORT = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -103,7 +104,7 @@ class ChannelText:
             return
         count = position - self.cleared
         left = self.masked(self.fresh[:count], self.cleared)
-        self.context = tail((self.context + left)[-4 * overlap :] if overlap else "", overlap)
+        self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)
         self.fresh = self.fresh[count:]
         self.cleared = position
 
@@ -150,6 +151,14 @@ def tail(text: str, tokens: int) -> str:
         if budget < 0:
             return text[start + 1 :]
     return text
+
+
+def reach(text: str, tokens: int) -> str:
+    """What a later check reads again of a text: from the start of its last sentence on, at least a third of `tokens`
+    and at most all of them."""
+    longest = tail(text, tokens)
+    last = max((found.end() for found in _SENTENCE_END.finditer(longest)), default=0)
+    return longest[min(last, len(longest) - len(tail(longest, -(-tokens // 3)))) :]
 
 
 def run_start(text: str, end: int) -> int:

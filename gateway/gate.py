@@ -19,8 +19,8 @@ CALM = 0.3
 """A check below this risk lets the window grow; at or above it shrinks."""
 MAX_CHANNELS = 1024
 LONGEST = 4
-"""A window that is not full waits for `release_after`; and while less is new in it than would be read again with it,
-for as many times that. So a slow answer is not read over and over, word by word."""
+"""A window that is not full waits for `release_after`; and while little more is new in it than would be read again with
+it, for as many times that. So no answer is read over and over, word by word."""
 QUESTION = 96
 """Estimated tokens of the question that a guard reads again with every window, at most."""
 
@@ -208,7 +208,8 @@ class Gate:
     def _wait(self) -> float:
         """Seconds that text waits for its window to fill."""
         again = self._question + sum(weigh(t.context) for t in self._texts.values() if t.length > t.checked)
-        return self._settings.release_after * (LONGEST if self._opened and self._weight < again else 1)
+        little = self._opened and 4 * self._weight < 5 * again
+        return self._settings.release_after * (LONGEST if little else 1)
 
     @property
     def _stuck(self) -> bool:

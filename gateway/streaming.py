@@ -186,7 +186,8 @@ class _Relay:
         self._caller = caller
         self._tally = tally
         self._stream = terms.dialect.stream(body)
-        self._gate = Gate(self._settings, lambda label: mask_label(label, terms.language))
+        question = terms.conversation.question
+        self._gate = Gate(self._settings, lambda label: mask_label(label, terms.language), question=question)
         self._bell = Bell()
         self._inbox = Inbox(self._bell)
         self._reading = anyio.CancelScope()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.channel_text import MAX_RUN, run_start, tail, unescaped, weigh
+from gateway.channel_text import MAX_RUN, reach, run_start, tail, unescaped, weigh
 from gateway.dialects.dialect import Channel, Delta, Event
 from gateway.errors import UpstreamError
 from gateway.gate import MAX_CHANNELS, SLICE, Gate
@@ -419,3 +419,27 @@ def test_what_is_out_when_a_check_says_no_was_let_through_by_an_earlier_one(
         for where, said in out.items():
             assert said == pushed[where][: len(said)]
             assert len(said) <= allowed.get(where, 0)
+
+
+def test_a_window_with_little_in_it_waits_four_times_as_long_once_text_has_left() -> None:
+    gate = Gate(StreamSettings(release_after=0.3), question="问" * 20)
+    gate.push(Event({}), [Delta(SAID, "一句话。")], 0.0)
+    gate.take()
+    gate.clear()
+    gate.push(Event({}), [Delta(SAID, "二" * 10)], 1.0)
+    assert not gate.due(1.4) and gate.deadline == pytest.approx(2.2) and gate.due(2.2)
+    gate.push(Event({}), [Delta(SAID, "二" * 21)], 1.1)
+    assert gate.deadline == pytest.approx(1.3) and gate.due(1.3)  # more than a quarter over the 24 that are read again
+
+
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        ("一二三四五六七八九十" * 3, "七八九十" + "一二三四五六七八九十" * 2),
+        ("一二三四五。" + "六" * 12, "六" * 12),
+        ("一二三四五。六七八", "一二三四五。六七八"[-8:]),
+        ("A first line. " + "word " * 10, "word " * 10),
+    ],
+)
+def test_a_check_reaches_back_to_a_sentences_start_within_a_third_and_the_whole_overlap(text: str, again: str) -> None:
+    assert reach(text, 24) == again
