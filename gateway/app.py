@@ -31,6 +31,7 @@ from gateway.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
 from gateway.judge import Judge
 from gateway.metrics import Metrics
 from gateway.moderator import Enquiry, Moderator
+from gateway.openapi import AZURE, document
 from gateway.provider import refuse_forbidden
 from gateway.receipts import Receipts
 from gateway.sinks import LogSink, Record, Sink
@@ -38,8 +39,7 @@ from gateway.tenants import Tenant, Tenants, presented
 from guard_runtime.language import language_of
 
 MODERATIONS = Moderations()
-AZURE = "/openai/deployments/{model}"
-"""Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=..."""
+# Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=...
 ON_AZURE = frozenset({"chat", "completions", "embeddings"})
 
 
@@ -74,6 +74,7 @@ def create_app(gateway: Gateway) -> Starlette:
         HttpRoute("/healthz", desk.health, methods=["GET"]),
         HttpRoute("/readyz", desk.ready, methods=["GET"]),
         HttpRoute("/metrics", desk.metrics, methods=["GET"]),
+        HttpRoute("/openapi.json", desk.openapi, methods=["GET"]),
         HttpRoute("/v1/models", desk.models, methods=["GET"]),
         HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
         HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
@@ -135,6 +136,9 @@ class _Desk:
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(document(self._gateway.version))
 
     async def models(self, request: Request) -> Response:
         tenant = self._tenant(request)
