@@ -101,16 +101,30 @@ def test_threat_10_blind_spots_of_the_vocabulary_are_unread_and_never_passed(par
     ]
 
 
-@pytest.mark.parametrize("filler", ["\U0001f600", "0x3f9a7c ", "好", "a\u0301", "𠮷", "!"])
-def test_threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread(
-    parts: Parts, url: str, filler: str
-) -> None:
+DENSE: Mapping[str, str] = {
+    "hex": " ".join(f"{n * 7919:06x}" for n in range(1_500)),
+    "emoji": "".join(chr(0x1F600 + n % 69) for n in range(1_500)),
+    "rare Han": "".join(chr(0x20000 + n * 13) for n in range(1_500)),
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread(parts: Parts, url: str, kind: str) -> None:
     before = len(parts.sink.records)
-    answer = post(url, asking(filler * 1_500))
+    post(url, asking(DENSE[kind]))
     written = record(parts, before + 1)
     coverage = written["coverage"]["prompt"][0]  # type: ignore[index]
-    assert coverage["characters"] == len(filler) * 1_500
-    assert answer.status_code == (400 if written["decisions"] or written["unread"] else 200)
+    assert written["unread"] if kind == "rare Han" else not written["unread"]
+    assert written["unread"] or coverage["tokens"] >= 1_500
+
+
+def test_threat_13_decoding_bombs_cost_no_more_than_two_layers(parts: Parts, url: str) -> None:
+    before, bomb = len(parts.sink.records), CALM
+    for _ in range(9):
+        bomb = encoded(bomb)
+    post(url, asking(bomb))
+    coverage = record(parts, before + 1)["coverage"]["prompt"][0]  # type: ignore[index]
+    assert coverage["windows"] <= 20
 
 
 def test_a_harmless_question_passes(url: str) -> None:

@@ -1,6 +1,5 @@
 """The ways round a guard on the way in, line by line (docs of the lines: README.md). Nothing here reaches the model."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -336,12 +335,7 @@ def test_threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth(w
     wall.stops(asking("hello", **option), said="invalid_value")
 
 
-def test_threat_13_decoding_bombs_end() -> None:
-    bomb = base64.b64encode(base64.b64encode(base64.b64encode(b"hello there " * 3_000))).decode()
-    with served(Parts(guards=(Rules(),)).gateway) as url:
-        assert post(url, asking(bomb)).status_code == 200
-
-
 @pytest.mark.parametrize("filler", ["\u0301\u0300", "\ufdfa", "e\u0301", "\U0001f600", "\U00020000", "a1"])
 def test_threat_14_unicode_that_expands_or_stacks_hides_no_number(rules: Wall, filler: str) -> None:
-    rules.stops(asking(filler * 20_000 + f" {ID_NUMBER} "))
+    """CPython 3.11 normalises stacked marks in quadratic time: of so many, where nothing caps them, in minutes."""
+    rules.stops(asking(filler * 150_000 + f" {ID_NUMBER} "))

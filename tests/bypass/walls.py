@@ -1,14 +1,14 @@
 """What every test here needs: doors with a place for one text each, an upstream that says exactly what it is told, and
 everything that reached the caller, read as a client would read it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 import orjson
 
 from gateway.dialects.dialect import Event
-from gateway.upstreams import Scripted, Step
+from gateway.upstreams import Pause, Scripted, Step
 from guard_runtime.batcher import Batcher
 from guard_runtime.cache import VerdictCache
 from guard_runtime.guard import OperatingPoints, Passage
@@ -80,7 +80,15 @@ def said(text: str, size: int = 1, index: int = 0, field: str = "content") -> li
 def streaming(*steps: Step, done: bool = True) -> Scripted:
     """An upstream that streams these steps, then the end of choice 0 and [DONE] unless told otherwise."""
     script = [*steps, *([chunk({}, finish="stop"), Event(None)] if done else [])]
-    return Scripted("streaming", lambda body: {}, lambda body: script)
+    return Scripted("streaming", lambda body: {}, lambda body: dripped(script))
+
+
+def dripped(steps: Iterable[Step]) -> Iterator[Step]:
+    """Each event in a turn of the loop of its own, so that the gate works between them, as it does behind a socket."""
+    for step in steps:
+        yield step
+        if isinstance(step, Event):
+            yield Pause(0)
 
 
 def events(raw: str) -> list[Json]:

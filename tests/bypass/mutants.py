@@ -1,0 +1,421 @@
+"""The defences, each as the line that makes it one, and that line with the defence switched off."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`old` stands once in `file` and becomes `new`; then each of `tests` fails."""
+
+    off: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+EXCHANGE, JUDGE, APP = "gateway/exchange.py", "gateway/judge.py", "gateway/app.py"
+GATE, STREAMING, CHANNEL = "gateway/gate.py", "gateway/streaming.py", "gateway/channel_text.py"
+CHAT, CHAT_STREAM, FIELDS = "gateway/dialects/chat.py", "gateway/dialects/chat_stream.py", "gateway/dialects/fields.py"
+READER, CLASSIFIER, NORMALISE = (f"guard_runtime/{n}.py" for n in ("reader", "guards/classifier", "normalise"))
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "a path with a slash more is no other path",
+        APP,
+        "app.router.redirect_slashes = False",
+        "app.router.redirect_slashes = True",
+        ("wire_01_route_that_no_dialect_reads_is_not_served",),
+    ),
+    Mutant(
+        "what was decided of the prompt is done",
+        EXCHANGE,
+        "match judgement.decision.action:\n            case Action.BLOCK:",
+        "match Action.ALLOW:\n            case Action.BLOCK:",
+        ("wire_01_route_that_is_served_is_guarded", "wire_02_stream_true_is_guarded_on_the_way_in"),
+    ),
+    Mutant(
+        "text leaves when it has been cleared",
+        GATE,
+        "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
+        "return True",
+        (
+            "wire_02_stream_true_is_guarded_on_the_way_out",
+            "wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in",
+        ),
+    ),
+    Mutant(
+        "what was decided of an answer is done",
+        EXCHANGE,
+        "        if decision.action >= Action.REWRITE:\n",
+        "        if False:\n",
+        ("wire_02_stream_true_or_not_every_dialect_is_guarded_on_the_way_out",),
+    ),
+    Mutant(
+        "a caller who has left ends the stream",
+        STREAMING,
+        "            self._ending = _Ending(Ended.CLIENT_LEFT)\n        scope.cancel()",
+        "            self._ending = _Ending(Ended.CLIENT_LEFT)\n        await anyio.sleep_forever()",
+        ("wire_02_a_caller_who_leaves_in_the_middle_is_recorded_and_the_upstream_closed",),
+    ),
+    Mutant(
+        "a block ends the stream",
+        STREAMING,
+        "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
+        "",
+        (
+            "wire_02_an_upstream_that_fails_in_the_middle_releases_nothing_unread",
+            "wire_06_tool_call_arguments_are_read_while_split_over_deltas",
+        ),
+    ),
+    Mutant(
+        "an answer without its end is not whole",
+        STREAMING,
+        "return self._stream.finished or self._inbox.closed",
+        "return True",
+        ("wire_02_a_stream_without_its_end_is_guarded_and_ends_in_an_error",),
+    ),
+    Mutant(
+        "every choice is judged",
+        EXCHANGE,
+        "for choice in exchange.dialect.read_answer(answer, exchange.body):",
+        "for choice in exchange.dialect.read_answer(answer, exchange.body)[1:]:",
+        (
+            "wire_03_choices_in_any_order_are_each_judged",
+            "wire_03_echoed_prompts_and_best_of_are_judged_as_they_come",
+        ),
+    ),
+    Mutant(
+        "every choice that was asked for is open until it was closed",
+        "gateway/dialects/choice_stream.py",
+        "self._open = set(range(expected))",
+        "self._open = {0}",
+        ("wire_03_a_block_closes_every_choice_the_first_one_first",),
+    ),
+    Mutant(
+        "logprobs are read",
+        CHAT_STREAM,
+        'return "\\n".join(piece for piece in pieces if piece)',
+        'return ""',
+        ("wire_03_logprobs_tell_nothing_that_the_text_may_not",),
+    ),
+    Mutant(
+        "stop words are read",
+        CHAT,
+        'yield from _stop(body.get("stop"))',
+        "yield from ()",
+        ("wire_03_prediction_stop_suffix_and_every_prompt_are_read",),
+    ),
+    Mutant(
+        "what is no text is a part without text",
+        CHAT,
+        "        yield Part((*path, found), None, Kind.MEDIA)\n",
+        "",
+        ("wire_04_content_of_every_shape_is_read_or_answered_for",),
+    ),
+    Mutant(
+        "a field with text that nobody knows is refused",
+        FIELDS,
+        "for key in unread(value, known):",
+        "for key in ():",
+        ("wire_04_content_that_nobody_can_read_is_refused_not_skipped",),
+    ),
+    Mutant(
+        "every turn is judged",
+        "guard_runtime/conversation.py",
+        "turns = self.turns if self.direction is Direction.PROMPT else self.turns[-1:]",
+        "turns = self.turns[-1:]",
+        ("wire_05_roles_and_turns_of_any_claim_are_read",),
+    ),
+    Mutant(
+        "only the first system turns may be trusted",
+        "gateway/trust.py",
+        "leading = leading and turn.role is Role.SYSTEM",
+        "leading = turn.role is Role.SYSTEM",
+        ("wire_05_roles_a_system_message_from_further_on_is_never_trusted",),
+    ),
+    Mutant(
+        "a call's arguments are read as the JSON they are",
+        FIELDS,
+        "yield from leaves(decoded, (*path, JSON_MARK), Kind.TOOL_CALL)",
+        "yield Part(path, value, Kind.TOOL_CALL)",
+        (
+            "wire_06_tools_schemas_and_calls_are_read_as_they_are_meant",
+            "wire_06_tool_calls_are_read_as_they_are_meant",
+        ),
+    ),
+    Mutant(
+        "escapes in arguments are undone while they stream",
+        CHANNEL,
+        "text, self.offsets = unescaped(text)",
+        "pass",
+        ("wire_06_tool_call_arguments_are_read_while_split_over_deltas",),
+    ),
+    Mutant(
+        "reasoning that is sent back is read",
+        CHAT,
+        "    for name, text_kind in MESSAGE_TEXT.items():\n",
+        '    for name, text_kind in (("name", Kind.NAME),):\n',
+        ("wire_07_reasoning_and_annotations_sent_back_are_read",),
+    ),
+    Mutant(
+        "every field of a delta is read",
+        CHAT_STREAM,
+        "yield from texts(delta, DELTA_TEXT, (index,))",
+        'yield from texts(delta, {"content": Kind.TEXT}, (index,))',
+        ("wire_07_reasoning_thinking_annotations_and_transcripts_are_read",),
+    ),
+    Mutant(
+        "text is read as a reader sees it",
+        NORMALISE,
+        "return _settled(text, (_seen, _composed, _latin, _simplified, _closed_up))",
+        "return _settled(text, ())",
+        (
+            "wire_08_unicode_costumes_hide_no_number",
+            "wire_08_unicode_costumes_hide_no_number_in_a_stream",
+            "wire_08_unicode_costumes_and_codes_hide_no_question",
+        ),
+    ),
+    Mutant(
+        "hidden text is decoded",
+        "guard_runtime/encodings.py",
+        "MAX_DEPTH = 2\n",
+        "MAX_DEPTH = 0\n",
+        ("wire_08_unicode_costumes_and_codes_hide_no_question",),
+    ),
+    Mutant(
+        "decoding ends",
+        "guard_runtime/encodings.py",
+        "MAX_DEPTH = 2\n",
+        "MAX_DEPTH = 9\n",
+        ("threat_13_decoding_bombs_cost_no_more_than_two_layers",),
+    ),
+    Mutant(
+        "a long part is read to its end",
+        READER,
+        "return windows(length, size=reach.section,",
+        "return windows(min(length, reach.section), size=reach.section,",
+        ("wire_09_length_and_padding_hide_no_word",),
+    ),
+    Mutant(
+        "what was left out is said",
+        READER,
+        "        if gap is not None:\n",
+        "        if False:\n",
+        ("wire_09_length_beyond_what_is_read_is_unread_and_never_passed",),
+    ),
+    Mutant(
+        "every window is read",
+        CLASSIFIER,
+        "for start, end in laid.slices or ((0, 0),):",
+        "for start, end in laid.slices[:1] or ((0, 0),):",
+        (
+            "wire_09_length_and_padding_hide_no_question",
+            "threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread",
+        ),
+    ),
+    Mutant(
+        "a check reads the end of what was cleared again",
+        CHANNEL,
+        'self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
+        'self.context = ""',
+        ("wire_10_stream_edges_a_word_split_over_a_release_is_found",),
+    ),
+    Mutant(
+        "each choice's text is one of its own",
+        GATE,
+        "key = (delta.channel, unreadable)",
+        "key = (delta.channel[1:], unreadable)",
+        ("wire_10_stream_edges_text_across_choices_is_kept_apart",),
+    ),
+    Mutant(
+        "what cannot be written is the upstream's failure",
+        "gateway/dialects/sse.py",
+        "except (TypeError, UnicodeEncodeError) as exc:",
+        "except ZeroDivisionError as exc:",
+        ("wire_10_stream_edges_half_a_character_leaves_nothing_unread",),
+    ),
+    Mutant(
+        "policies are applied after the cache",
+        JUDGE,
+        "        rules = policy.toward(direction)\n",
+        '        rules = self.__dict__.setdefault("rules", policy.toward(direction))\n',
+        ("wire_11_cache_one_tenants_verdict_is_no_other_tenants_decision",),
+    ),
+    Mutant(
+        "a guard's version is part of what is looked up",
+        "guard_runtime/cache.py",
+        "    yield guard.encode()\n",
+        "",
+        ("wire_11_cache_another_version_or_direction_is_asked_anew",),
+    ),
+    Mutant(
+        "half a reading is none",
+        READER,
+        "            check.failure = exc\n",
+        "            pass\n",
+        ("wire_11_cache_no_failure_is_remembered_and_no_answer_served_twice",),
+    ),
+    Mutant(
+        "a guard's failure is answered by the policy",
+        JUDGE,
+        "failed = Decision(rules.on_guard_failure,",
+        "failed = Decision(Action.ALLOW,",
+        ("wire_12_fail_path_of_every_kind_is_closed",),
+    ),
+    Mutant(
+        "a guard's bug is met",
+        EXCHANGE,
+        "except ExceptionGroup as bugs:",
+        "except ZeroDivisionError as bugs:",
+        (
+            "wire_12_fail_path_of_every_kind_is_closed",
+            "wire_12_fail_path_a_bug_in_a_guard_is_met_on_the_answer_too",
+        ),
+    ),
+    Mutant(
+        "a failure is counted",
+        "gateway/metrics.py",
+        'result = "failed" if judgement.failures else "judged"',
+        'result = "judged"',
+        ("wire_12_fail_path_that_a_policy_opens_is_counted",),
+    ),
+    Mutant(
+        "each category has its own score",
+        "gateway/policy.py",
+        "score = verdict.scores[category]",
+        "score = max(verdict.scores.values())",
+        ("wire_12_fail_path_one_category_is_not_taken_for_another",),
+    ),
+    Mutant(
+        "nothing but the key says who asks",
+        APP,
+        "        return self._gateway.tenants.find(presented(",
+        '        told = (headers.get("x-forwarded-user"), request.query_params.get("tenant"))\n'
+        "        for tenant in self._gateway.tenants:\n"
+        "            if tenant.id in told:\n"
+        "                return tenant\n"
+        "        return self._gateway.tenants.find(presented(",
+        ("wire_13_headers_of_the_callers_change_nothing", "threat_05_policy_downgrade_by_body_is_refused_or_ignored"),
+    ),
+    Mutant(
+        "a key may stand once",
+        "gateway/strict_json.py",
+        "raise DuplicateKey(key)",
+        "continue",
+        ("wire_13_headers_and_bodies_with_a_key_twice_are_refused",),
+    ),
+    Mutant(
+        "the model is asked by its own name",
+        EXCHANGE,
+        'body = {**body, "model": exchange.route.model}',
+        "body = {**body}",
+        ("wire_13_the_model_gets_the_object_that_was_judged",),
+    ),
+    Mutant(
+        "an event has a largest size",
+        "gateway/dialects/sse.py",
+        "if self._size + len(self._buffer) > self._max_frame:",
+        "if False:",
+        ("wire_13_a_huge_event_ends_the_stream_and_is_not_kept",),
+    ),
+    Mutant(
+        "of two equal keys in an event the last is read and sent on",
+        "gateway/dialects/sse.py",
+        "parsed = orjson.loads(data)",
+        'parsed = __import__("json").loads(data, object_pairs_hook=lambda pairs: dict(reversed(pairs)))',
+        ("wire_13_a_key_twice_in_an_event_is_sent_on_as_it_was_read",),
+    ),
+    Mutant(
+        "records hold no text unless the policy says so",
+        EXCHANGE,
+        "        if policy.record_text:\n",
+        "        if True:\n",
+        ("wire_14_leaks_no_reply_record_metric_or_log_repeats_the_content",),
+    ),
+    Mutant(
+        "scores are told where the policy says so",
+        EXCHANGE,
+        "if policy.expose_scores and judgement is not None:",
+        "if judgement is not None:",
+        ("wire_14_leaks_scores_are_no_oracle",),
+    ),
+    Mutant(
+        "an outage is no verdict",
+        EXCHANGE,
+        "        if is_outage(judgement.decision):\n",
+        "        if False:\n",
+        ("wire_14_leaks_an_outage_and_a_verdict_are_two_things_to_the_caller",),
+    ),
+    Mutant(
+        "another answer is judged too",
+        EXCHANGE,
+        "            if judgement.decision.action < Action.REWRITE:\n                return other",
+        "            return other",
+        ("wire_15_retry_every_answer_that_is_asked_for_again_is_judged",),
+    ),
+    Mutant(
+        "a prompt is judged once",
+        EXCHANGE,
+        "        judgement = await self._look(exchange, asked, ledger)\n",
+        "        await self._look(exchange, asked, ledger)\n"
+        "        judgement = await self._look(exchange, asked, ledger)\n",
+        ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
+    ),
+    Mutant(
+        "control tokens are text",
+        CLASSIFIER,
+        "tokenizer.encode_special_tokens = True",
+        "tokenizer.encode_special_tokens = False",
+        ("threat_01_injection_of_control_tokens_and_verdicts_does_not_help",),
+    ),
+    Mutant(
+        "a text that looks like a verdict is text",
+        FIELDS,
+        "    yield Part(path, value, kind)\n\n\ndef mapping",
+        '    if not value.startswith("{"):\n        yield Part(path, value, kind)\n\n\ndef mapping',
+        ("threat_02_verdict_forging_a_text_that_looks_like_a_verdict_is_only_text",),
+    ),
+    Mutant(
+        "a field of a delta that nobody knows is held",
+        CHAT_STREAM,
+        "for key in unread(delta, DELTA_KNOWN, DELTA_NAMES):",
+        "for key in ():",
+        ("threat_06_unread_shapes_of_new_fields_are_held_and_answered_for",),
+    ),
+    Mutant(
+        "a field of an answer that nobody knows is answered for",
+        FIELDS,
+        "for key in unread(holder, known, names):",
+        "for key in ():",
+        ("threat_06_unread_shapes_in_a_plain_answer_are_answered_for",),
+    ),
+    Mutant(
+        "letters that the guard does not know are unread",
+        CLASSIFIER,
+        "if unknown >= MIN_UNKNOWN and",
+        "if False and",
+        ("threat_10_blind_spots_of_the_vocabulary_are_unread_and_never_passed",),
+    ),
+    Mutant(
+        "stacked marks are capped",
+        NORMALISE,
+        "    if len(cluster) <= MAX_MARKS:\n",
+        "    if len(cluster) <= 10**9:\n",
+        ("threat_14_unicode_that_expands_or_stacks_hides_no_number",),
+    ),
+    Mutant(
+        "a caller's own host is refused at every depth",
+        "gateway/provider.py",
+        "        waiting.extend(",
+        "        tuple(",
+        ("threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth",),
+    ),
+    Mutant(
+        "an event is one event",
+        "gateway/dialects/sse.py",
+        '        return b"data: " + data + b"\\n\\n"\n',
+        '        return b"data: " + data.replace(b"\\\\n", b"\\n") + b"\\n\\n"\n',
+        ("threat_18_one_event_in_is_one_event_out",),
+    ),
+)
