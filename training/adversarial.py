@@ -80,7 +80,7 @@ def features(rows: Sequence[Row], margins: Margins) -> Tensor:
             [1.0, h, min(len(t), 400) / 200, float(row.direction == "response"), float(np.tanh(m / 4))]
             for h, t, row, m in zip(han, texts, rows, margins, strict=True)
         ]
-    )
+    ).reshape(-1, AttackPolicy.FEATURES)
 
 
 def spoken(row: Row) -> str:
@@ -167,7 +167,9 @@ class Arena:
         self._generator = torch.Generator().manual_seed(recipe.seed)
 
     def trained(self, rows: Sequence[Row], margins: Margins) -> AttackPolicy:
-        """REINFORCE with a mean baseline and an entropy bonus, on flagged harmful rows."""
+        """REINFORCE with a mean baseline and an entropy bonus, on flagged harmful rows; without any, as it was."""
+        if not rows:
+            return self.policy
         optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.recipe.rate)
         for _ in range(self.recipe.updates):
             places = self._random.sample(range(len(rows)), min(self.recipe.texts, len(rows)))
@@ -212,7 +214,7 @@ def report(arena: Arena, rows: Sequence[Row], name: str) -> str:
     benign = [i for i, row in enumerate(rows) if not row.unsafe]
     lines = []
     for policy, choose in (("trained", arena.learned), ("random", arena.guessed)):
-        fooled = _attack(arena, rows, margins, harmful, choose).fooled.mean()
+        fooled = _attack(arena, rows, margins, harmful, choose).fooled.mean() if harmful else 0.0
         calm = _attack(arena, rows, margins, benign, choose)
         alarms = (arena.target.margins(calm.rows) > 0).mean()
         lines.append(

@@ -84,18 +84,33 @@ def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]
 
 def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool], goal: Goal) -> OperatingPoint:
     """Thresholds of each direction: all at the floor, then the category that costs least detection is raised until
-    no more than `goal.alarms` of the benign rows are flagged."""
+    no more than `goal.alarms` of the benign rows are flagged. Sources count evenly, or the largest, which holds one
+    kind of harm, would have every other kind given up."""
     point: dict[str, dict[str, float]] = {}
+    weights = even_weights(rows)
     for direction in DIRECTIONS:
         places = [i for i, row in enumerate(rows) if row.direction == direction]
         truth = np.array([rows[i].unsafe for i in places], bool)
         calm = np.array([benign[i] for i in places], bool)
-        thresholds = _raised(scores[places][calm], scores[places][truth], goal)
+        harmful = Harmful(scores[places][truth], weights[places][truth])
+        thresholds = _raised(scores[places][calm], harmful, goal)
         point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, thresholds, strict=True)}
     return point
 
 
-def _raised(calm: Floats, harmful: Floats, goal: Goal) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Harmful:
+    """Harmful rows: scores [rows, 8], and how much each counts, [rows]."""
+
+    scores: Floats
+    weights: Floats
+
+    def caught(self, thresholds: Floats) -> float:
+        """The weight of the rows that these thresholds flag."""
+        return float(self.weights[(self.scores >= thresholds).any(axis=1)].sum())
+
+
+def _raised(calm: Floats, harmful: Harmful, goal: Goal) -> Floats:
     thresholds = np.full(len(CATEGORIES), goal.floor)
     allowed = int(goal.alarms * len(calm))
     while len(alarming := calm[(calm >= thresholds).any(axis=1)]) > allowed:
@@ -108,7 +123,7 @@ def _raised(calm: Floats, harmful: Floats, goal: Goal) -> Floats:
     return thresholds
 
 
-def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Floats) -> tuple[float, int, float] | None:
+def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Harmful) -> tuple[float, int, float] | None:
     """What it costs (harmful rows lost per alarm silenced) to raise one category above its lowest alarm."""
     alarms = flagged[:, category][flagged[:, category] >= thresholds[category]]
     if not len(alarms) or thresholds[category] >= 1:
@@ -116,7 +131,7 @@ def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Floats) 
     raised = thresholds.copy()
     raised[category] = min(alarms.min() + 1e-3, 1.0)
     silenced = len(flagged) - int((flagged >= raised).any(axis=1).sum())
-    lost = int((harmful >= thresholds).any(axis=1).sum() - (harmful >= raised).any(axis=1).sum())
+    lost = harmful.caught(thresholds) - harmful.caught(raised)
     return (lost + 0.5) / (silenced + 0.1), category, float(raised[category])
 
 

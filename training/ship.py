@@ -35,8 +35,8 @@ from training.rows import CATEGORIES, BadInput, Row, read_rows
 from training.scores import TOKENS_PER_PASS
 
 OPSET = 17
-AGREEMENT = 0.98
-"""The least share of verdicts that int8 must leave as they are; the card says what it is, the aim being 0.99."""
+AGREEMENT = 0.95
+"""With fewer verdicts than these left as they are, int8 broke the guard. The aim is 0.99; the card says what it is."""
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent / "recipes" / "golden.jsonl"
 ROWS_COMPARED = 1500

@@ -1,6 +1,7 @@
 """Distilling, attacking, calibrating and shipping, on a tiny guard."""
 
 import copy
+import json
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from evaluation.operators import OPERATORS, perturbed
 from guard_runtime.artefact import Artefact
 from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
-from training import adversarial, calibrate, distil, ship
+from training import adversarial, calibrate, card, distil, ship
 from training import model as models
 from training.batches import collate, examples, passes
 from training.graph import ShippedGraph, smoothed
@@ -128,6 +129,28 @@ def test_shipping_writes_an_artefact_that_serving_takes(guard: Path, tmp_path: P
     assert "| prompt zh |" in card and "## Data\n\nours" in card
 
 
+def test_held_out_figures_join_the_card_beside_their_targets(guard: Path, tmp_path: Path) -> None:
+    art = tmp_path / "art"
+    ship.ship(guard, ship.Dev(rows_of(tmp_path, 80, seed=4)), ship.Edition("tiny", "1.2.3", 64), art, {})
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9}
+    group = {"name": "all", "safe": 6, "unsafe": 4} | dict.fromkeys(
+        ("accuracy", "auroc", "fpr", "recall", "ece"), figure
+    )
+    (tmp_path / "out" / "test_cold").mkdir(parents=True)
+    written = json.dumps({"rows": 10, "groups": [group]})
+    (tmp_path / "out" / "test_cold" / "report.json").write_text(written, encoding="utf-8")
+    plain = {"operator": "none", "strength": "none", "rows": 10, "recall": 0.9, "fpr": 0.1}
+    spaced = {"operator": "spacing", "strength": "medium", "rows": 10, "recall": 0.8, "fpr": 0.15}
+    (tmp_path / "out" / "robustness.json").write_text(json.dumps([plain, spaced]), encoding="utf-8")
+    for notes in ("## How it was made\n\nby hand", "## How it was made\n\nanew"):
+        card.rewrite(art, "\n".join(card.held_out_lines(tmp_path / "out")), notes)
+    text = (art / "CARD.md").read_text(encoding="utf-8")
+    assert "| test_cold | 10 | accuracy | 0.800 (0.700 to 0.900) | at least 0.83 | **missed** |" in text
+    assert "| spacing | +10.0 | +5.0 |" in text and "| test_jade | - | accuracy | not measured" in text
+    assert "anew" in text and "by hand" not in text and text.count(card.HELD_OUT) == 1 and "## Dev figures" in text
+    assert Classifier(Artefact.load(art)).manifest.version == "1.2.3"
+
+
 def test_shipping_refuses_a_guard_that_int8_changes(
     guard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,3 +210,14 @@ def test_rounds_print_before_and_after_and_disguise_benign_rows_as_often(
     assert 0 < harmful < len(added) and abs(2 * harmful - len(added)) <= len(added) / 2
     assert examples(models.load_tokenizer(guard), added, 16, recipe.mix)
     assert accuracy(tmp_path / "adv", rows_of(tmp_path, 60, seed=9)) > 0.85
+
+
+def test_a_guard_that_flags_nothing_teaches_the_policy_nothing(guard: Path, base: Path, tmp_path: Path) -> None:
+    target = adversarial.Target(models.load(guard).eval(), models.load_tokenizer(guard), 16)
+    arena = adversarial.Arena(
+        target, adversarial.Meaning(models.load(base), models.load_tokenizer(base)), Attack(updates=2, texts=4)
+    )
+    arena.trained([], np.zeros(0, np.float32))
+    assert not any(part.abs().any() for part in arena.policy.parameters())
+    calm = [row for row in rows_of(tmp_path, 20) if not row.unsafe]
+    assert "attack success 0.000" in adversarial.report(arena, calm, "none")
