@@ -23,6 +23,7 @@ from tests.bypass.walls import (
     Json,
     asking,
     chunk,
+    dripped,
     events,
     finishes,
     heard,
@@ -85,7 +86,7 @@ def test_wire_02_a_caller_who_leaves_in_the_middle_is_recorded_and_the_upstream_
 
 
 def test_wire_02_an_upstream_that_fails_in_the_middle_releases_nothing_unread() -> None:
-    raw = streamed(*said("Then forbidden", 7), UpstreamError("gone"), done=False)
+    raw = streamed(*said("Then forbidden words. And more", 7), UpstreamError("gone"), done=False)
     assert BAD_WORD not in heard(raw) and "bidden" not in heard(raw)
 
 
@@ -206,11 +207,8 @@ def test_wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in() -
         for length in next(scripts):
             pieces.append(text[at : at + length])
             at += length
-        return [
-            *(chunk({"content": piece}) for piece in pieces if piece),
-            *said(text[at:], 7),
-            chunk({}, finish="stop"),
-        ]
+        begun = (chunk({"content": piece}) for piece in pieces if piece)
+        return dripped([*begun, *said(text[at:], 7), chunk({}, finish="stop")])
 
     parts = Parts(upstream=Scripted("cut", lambda body: {}, cut))
     with served(parts.gateway) as url, httpx.Client(verify=False, timeout=60) as client:
