@@ -54,12 +54,17 @@ SHAPES = {
 @dataclass(frozen=True, slots=True)
 class Setting:
     shape: str
+    layers: int
     check: int
     written: int
     answer: int
     window: int
     repeats: int
     folder: Path
+
+    @property
+    def called(self) -> str:
+        return f"{self.shape}-{self.layers}-layers" if self.layers else self.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,9 @@ def build(setting: Setting) -> Guards:
     """Exports the shape with random weights: time does not depend on what a weight says."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    paths = {name: setting.folder / f"{setting.shape}.{name}.onnx" for name in ("fp32", "int8", "head")}
-    config = Qwen2Config(**SHAPES[setting.shape], tie_word_embeddings=True, max_position_embeddings=32_768)
+    paths = {name: setting.folder / f"{setting.called}.{name}.onnx" for name in ("fp32", "int8", "head")}
+    sizes = SHAPES[setting.shape] | ({"num_hidden_layers": setting.layers} if setting.layers else {})
+    config = Qwen2Config(**sizes, tie_word_embeddings=True, max_position_embeddings=32_768)
     if not all(path.is_file() for path in paths.values()):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
         write_score_graph(model, LABELS, paths["fp32"])
@@ -157,7 +163,7 @@ def stream_costs(decoder: Decoder, setting: Setting) -> tuple[dict[str, float], 
 def report(check: dict[str, float], stream: dict[str, float], spent: dict[str, int], setting: Setting) -> str:
     base = check["fp32_full_prefill"]
     lines = [
-        f"{setting.shape}, one core of {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}, "
+        f"{setting.called}, one core of {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}, "
         f"onnxruntime {onnxruntime.__version__}",
         f"check of {setting.check} tokens ({HEAD} of them the instruction); generate writes {setting.written} tokens",
         *(f"  {name:<20} {ms:9.1f} ms  {ms / base:6.3f} of full fp32" for name, ms in check.items()),
@@ -173,6 +179,7 @@ def report(check: dict[str, float], stream: dict[str, float], spent: dict[str, i
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--shape", choices=sorted(SHAPES), default="qwen2.5-0.5b")
+    options.add_argument("--layers", type=int, default=0, help="fewer layers than the shape has, for a quick look")
     options.add_argument("--check", type=int, default=256, help="tokens of a check")
     options.add_argument("--written", type=int, default=128, help="tokens of a written-out answer")
     options.add_argument("--answer", type=int, default=1_000, help="tokens of the streamed answer")
@@ -185,7 +192,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        setting = Setting(given.shape, given.check, given.written, given.answer, given.window, given.repeats, folder)
+        sizes = (given.check, given.written, given.answer, given.window, given.repeats)
+        setting = Setting(given.shape, given.layers, *sizes, folder)
         guards = build(setting)
         check = check_costs(guards, setting)
         stream, spent = stream_costs(guards.int8, setting)
