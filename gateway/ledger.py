@@ -21,6 +21,7 @@ class Ledger:
     characters: dict[str, int] = field(default_factory=dict)
     replies: list[str] = field(default_factory=list)
     read: list[Read] = field(default_factory=list)
+    detail: str = ""
 
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -40,6 +41,7 @@ class Ledger:
         if outcome.judgement is not None:
             self.judged(outcome.judgement)
         self.read.extend(outcome.read)
+        self.detail = outcome.detail
         self.used({"usage": outcome.usage})
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":

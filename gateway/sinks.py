@@ -50,6 +50,7 @@ class Record:
     tokens: Mapping[str, int] = field(default_factory=dict)
     characters: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
+    detail: str = ""
     text: Mapping[str, Any] | None = None
 
     @property
@@ -83,6 +84,7 @@ class Record:
             "characters": dict(self.characters),
             "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
             **({"error": self.error} if self.error else {}),
+            **({"detail": self.detail} if self.detail else {}),
             **({"text": self.text} if self.text is not None else {}),
         }
 

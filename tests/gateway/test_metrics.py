@@ -42,6 +42,12 @@ def test_every_key_of_a_record_and_every_outcome_is_documented() -> None:
             assert f"`{outcome}`" in PAGE, outcome
 
 
+def test_where_a_stream_failed_stands_in_its_record() -> None:
+    said = Record("A", "failed", 200, "chat", error="upstream_error", detail="KeyError at gateway/gate.py:1").line()
+    assert said["detail"] == "KeyError at gateway/gate.py:1"
+    assert "detail" not in Record("A", "allowed", 200, "chat").line()
+
+
 def test_a_record_is_counted_once_however_it_ended() -> None:
     metrics = Metrics()
     for outcome in ("allowed", "allowed", "blocked"):
