@@ -89,6 +89,7 @@ class Recipe(Strict):
     threads: int = Field(default=1, ge=1, description="a process; run one process a core with torchrun")
     seed: int = 7
     checkpoint_minutes: float = Field(default=3.0, gt=0)
+    kept: float = Field(default=0, ge=0, lt=1, description="how much of the weights it started from the result holds")
     mix: Mix = Mix()
     hard: Hard | None = None
     matching: Matching = Matching()

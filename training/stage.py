@@ -42,7 +42,11 @@ def run(stage: Stage, rows: Sequence[Row]) -> GuardModel:
         chosen = hardest(guard, tokenizer, chosen, recipe)
     found = examples(tokenizer, chosen, recipe.max_tokens, recipe.mix)
     print(f"{stage.out}: {len(chosen)} of {len(rows)} rows, {sum(len(e.tokens) for e in found)} tokens", flush=True)
+    before = {name: value.clone() for name, value in guard.state_dict().items()} if recipe.kept else {}
     trained = Trainer(guard, recipe, stage.out).train(found, LabelLoss(recipe.smoothing, recipe.category_weight))
+    if before:
+        now = trained.state_dict()
+        trained.load_state_dict({name: torch.lerp(now[name], old, recipe.kept) for name, old in before.items()})
     if processes().is_main_process:
         models.save(trained, tokenizer, stage.out)
     return trained

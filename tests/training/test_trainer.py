@@ -170,3 +170,13 @@ def test_a_long_text_trains_in_one_of_servings_windows_whatever_its_label(base: 
         assert len(tokens) <= 24 and tokens[:11] == (0, *[bad] * 8, 2, 2)
         assert set(tokens[11:-1]) <= {space, good, flower}
     assert len(set(cut[3:])) > 1
+
+
+def test_a_result_can_keep_a_share_of_the_weights_it_started_from(base: Path, tmp_path: Path) -> None:
+    run(Stage(tiny.recipe(), base, tmp_path / "start"), rows_of(tmp_path, 40))
+    for name, kept in (("whole", 0.0), ("half", 0.5)):
+        run(Stage(tiny.recipe(kept=kept), tmp_path / "start", tmp_path / name), rows_of(tmp_path, 40, seed=1))
+    start, whole, half = (models.load(tmp_path / name).state_dict() for name in ("start", "whole", "half"))
+    assert not torch.equal(whole["head.weight"], start["head.weight"])
+    for name, value in half.items():
+        assert torch.allclose(value, (start[name] + whole[name]) / 2, atol=1e-6), name
