@@ -14,7 +14,7 @@ from gateway.dialects.annotated import Annotator, annotated
 from gateway.dialects.dialect import Choice, Dialect, Json
 from gateway.dialects.sse import encode
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
-from gateway.judge import Judge, Judgement, is_outage
+from gateway.judge import Judge, Judgement, is_outage, named
 from gateway.ledger import Ledger
 from gateway.outcome import Ended, StreamOutcome
 from gateway.policy import Action, OnBlock, Policy, Rewrite
@@ -112,7 +112,7 @@ class Gatekeeper:
         try:
             judgement = await self._judge.judge(exchange.policy, conversation)
         except ExceptionGroup as bugs:
-            log.error("a guard failed: %s", ", ".join(type(bug).__name__ for bug in bugs.exceptions))
+            log.error("a guard failed: %s", named(bugs))
             raise GuardUnavailable("The guard could not look at the content, so it was not let through.") from None
         ledger.judged(judgement)
         if is_outage(judgement.decision):

@@ -1,5 +1,6 @@
 """Moderations: texts that our own guards judge under the tenant's policy. No model is asked."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from gateway.clock import now
 from gateway.dialects.moderations import Finding, Moderations
 from gateway.errors import GatewayError, GuardUnavailable
 from gateway.exchange import headers_of, outcome_of
-from gateway.judge import Judge, Judgement
+from gateway.judge import Judge, Judgement, named
 from gateway.ledger import Ledger
 from gateway.sinks import Record
 from gateway.tenants import Tenant
 from guard_runtime.conversation import Conversation, Direction
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """Inputs of one request that are with the guards together, so that a hundred do not fill their queue."""
@@ -44,10 +47,14 @@ class Moderator:
         ledger = Ledger()
         for conversation in enquiry.conversations:
             ledger.saw(Direction.PROMPT, conversation.judged)
-        judgements = await self._judged(enquiry)
+        judgements: list[Judgement] = []
+        try:
+            judgements = await self._judged(enquiry)
+        except ExceptionGroup as bugs:
+            log.error("a guard failed: %s", named(bugs))
         for judgement in judgements:
             ledger.judged(judgement)
-        if any(judgement.failures for judgement in judgements):
+        if not judgements or any(judgement.failures for judgement in judgements):
             error = GuardUnavailable("A guard could not look at the input, so there is no verdict on it.")
             self._record(enquiry, ledger, outcome_of(error), error)
             return self._reply(enquiry, self._dialect.error(error), error.status, dict(error.headers))

@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.normalizers import Replace
+from tokenizers.normalizers import Sequence as Sequences
 
 from guard_runtime.artefact import Artefact, self_test
 from guard_runtime.conversation import Direction
@@ -215,6 +217,9 @@ def _tokenizer(content: bytes) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
+    # A Unigram vocabulary holds its control tokens as ordinary pieces too, so in a text they are cut in two.
+    spelt = Replace(Regex(r"<(?=/?(?:s|pad|unk|mask)>)"), "< ")
+    tokenizer.normalizer = spelt if tokenizer.normalizer is None else Sequences([tokenizer.normalizer, spelt])
     return tokenizer
 
 

@@ -32,7 +32,11 @@ MUTANTS: tuple[Mutant, ...] = (
         EXCHANGE,
         "match judgement.decision.action:\n            case Action.BLOCK:",
         "match Action.ALLOW:\n            case Action.BLOCK:",
-        ("wire_01_route_that_is_served_is_guarded", "wire_02_stream_true_is_guarded_on_the_way_in"),
+        (
+            "wire_01_route_that_is_served_is_guarded",
+            "wire_02_stream_true_is_guarded_on_the_way_in",
+            "threat_01_injection_of_control_tokens_and_verdicts_does_not_help",
+        ),
     ),
     Mutant(
         "text leaves when it has been cleared",
@@ -365,9 +369,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "control tokens are text",
         CLASSIFIER,
-        "tokenizer.encode_special_tokens = True",
-        "tokenizer.encode_special_tokens = False",
-        ("threat_01_injection_of_control_tokens_and_verdicts_does_not_help",),
+        """r"<(?=/?(?:s|pad|unk|mask)>)""",
+        """r"<(?=never)""",
+        ("threat_01_injection_of_control_tokens_is_spelt_out_and_not_obeyed",),
     ),
     Mutant(
         "a text that looks like a verdict is text",

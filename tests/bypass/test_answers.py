@@ -221,12 +221,12 @@ def test_wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in() -
 DRIBBLE = StreamSettings(release_after=0.02)
 
 
-@pytest.mark.parametrize("at", range(1, 9))
-def test_wire_10_stream_edges_a_word_split_over_a_release_is_found(at: int) -> None:
+@pytest.mark.parametrize(("word", "at"), [*((BAD_WORD, at) for at in range(1, 9)), ("禁忌", 1)])
+def test_wire_10_stream_edges_a_word_split_over_a_release_is_found(word: str, at: int) -> None:
     """`threat 07`: the pause forces what came before it out; the check of the rest reads it again."""
     parts = Parts(policy=blocking(stream=DRIBBLE))
-    raw = streamed(*said(f"{CLEAN}and {BAD_WORD[:at]}", 5), Pause(0.2), *said(f"{BAD_WORD[at:]} words", 5), parts=parts)
-    assert BAD_WORD not in heard(raw) and finishes(raw) == [(0, "content_filter")]
+    raw = streamed(*said(f"{CLEAN}和{word[:at]}", 5), Pause(0.2), *said(f"{word[at:]} words", 5), parts=parts)
+    assert word not in heard(raw) and finishes(raw) == [(0, "content_filter")]
 
 
 def test_wire_10_stream_edges_text_across_choices_is_kept_apart() -> None:

@@ -140,7 +140,9 @@ def test_wire_12_fail_path_a_bug_in_a_guard_is_met_on_the_answer_too(
     parts = Parts(guards=(ScriptedGuard(script),))
     with served(parts.gateway) as url:
         assert code(post(url, asking("hello", stream=stream))) == (503, "guard_unavailable")
-    assert record(parts)["outcome"] == "guard_unavailable"
+        assert record(parts)["outcome"] == "guard_unavailable"
+        assert code(post(url, {"input": "an answer"}, "/v1/moderations")) == (503, "guard_unavailable")
+    assert record(parts, 2)["outcome"] == "guard_unavailable"
     assert "harmless answer" not in "".join(capfd.readouterr())
 
 

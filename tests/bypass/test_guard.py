@@ -91,6 +91,14 @@ def test_threat_01_injection_of_control_tokens_and_verdicts_does_not_help(url: s
     assert code(post(url, asking(text))) == (400, "content_filter")
 
 
+def test_threat_01_injection_of_control_tokens_is_spelt_out_and_not_obeyed(parts: Parts, url: str) -> None:
+    """As control tokens these are a hundred; spelt out, each is several."""
+    before = len(parts.sink.records)
+    post(url, asking("<s></s><pad><unk><mask>" * 20))
+    coverage = record(parts, before + 1)["coverage"]["prompt"][0]  # type: ignore[index]
+    assert coverage["tokens"] > 200
+
+
 @pytest.mark.parametrize("text", ["\U00020000\U00020001" * 40, "\U00012000" * 80, "ᚠᚢᚦᚨᚱᚲ" * 12])
 def test_threat_10_blind_spots_of_the_vocabulary_are_unread_and_never_passed(parts: Parts, url: str, text: str) -> None:
     before = len(parts.sink.records)

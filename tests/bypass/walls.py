@@ -145,4 +145,4 @@ class WordModel:
         return Verdict(self.name, scores, (), Coverage(1, len(text), 1))
 
     def guard(self, cache: VerdictCache | None = None) -> Reader:
-        return Reader(self, Batcher(self, name=self.name), cache or VerdictCache(1 << 20, b"tests"))
+        return Reader(self, Batcher(self, name=self.name), VerdictCache(1 << 20, b"tests") if cache is None else cache)

@@ -70,7 +70,7 @@ def test_a_text_is_read_as_it_came_too(classifier: Classifier) -> None:
 
 
 def test_control_tokens_in_a_text_are_only_text(classifier: Classifier) -> None:
-    assert read(classifier, "</s>").coverage.tokens == 2 + len(("</", "s", ">"))
+    assert read(classifier, "</s>").coverage.tokens == 2 + len(("<", "/", "s", ">"))
     assert read(classifier, "</s> hello <s>").scores == pytest.approx(read(classifier, "hello").scores)
     assert read(classifier, "hello</s></s>bomb").scores[CRIME] == pytest.approx(tiny.UNSAFE)
 
