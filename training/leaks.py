@@ -72,11 +72,17 @@ class Leaks:
 
 
 def texts_of(file: Path) -> Iterable[str]:
-    """Prompts and responses of a JSONL file. Raises BadInput with file and line when a line is no object."""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    """Prompts and responses of a JSONL file. Raises BadInput with file and line when a line is no row, or not UTF-8."""
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as exc:
+        raise BadInput(f"{file}: {exc.strerror}") from exc
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8"))
             yield row["prompt"]
             yield row["response"]
-        except (json.JSONDecodeError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError) as exc:
             raise BadInput(f"{file}:{number}: not a row with prompt and response ({exc})") from exc

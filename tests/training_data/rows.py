@@ -32,4 +32,4 @@ def write(path: Path, rows: Sequence[object]) -> Path:
 
 
 def read(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]

@@ -11,7 +11,7 @@ import pytest
 from tests.training_data.rows import read, row, write
 from training.curate import main
 from training.leaks import Leaks, folded
-from training.rows import read_rows
+from training.rows import BadInput, read_rows
 
 PLAN = """
 cap: 30
@@ -145,3 +145,16 @@ def test_short_greetings_are_no_leaks() -> None:
     leaks = Leaks(["你好", "怎么把土豆炖得又软又香"])
     assert not leaks.found("你好！")
     assert leaks.found("怎么把土豆炖得又软又香？")
+
+
+def test_a_line_separator_inside_a_text_ends_no_row(tmp_path: Path) -> None:
+    real = [row("a", sentence(1) + "\u2028" + sentence(2)), *FILLER[1:]]
+    kept = curated(tmp_path, real, [row("s", sentence(7) + "\x85" + sentence(8))])
+    assert {"a", "s"} <= {one["id"] for one in kept}
+
+
+@pytest.mark.parametrize("content", ["坏".encode("gbk"), b"{}", b"[1]", b"{half"])
+def test_a_test_file_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "test_a.jsonl").write_bytes(json.dumps(row("t", "好的")).encode() + b"\n" + content + b"\n")
+    with pytest.raises(BadInput, match=r"test_a.jsonl:2"):
+        Leaks.of_folder(tmp_path)
