@@ -276,6 +276,7 @@ class Gatekeeper:
                 tokens=ledger.tokens,
                 characters=ledger.characters,
                 error=error,
+                detail=ledger.detail,
                 text=text,
             )
         )
