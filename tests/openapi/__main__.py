@@ -54,7 +54,7 @@ def _try(operation: Any, mode: Any, cases: int, seen: "collections.Counter[str]"
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
-        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        phases=[hypothesis.Phase.generate],
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def attempt(case: Any) -> None:
