@@ -1,5 +1,6 @@
 """From margins to probabilities and thresholds: temperature and bias per direction and language, operating points."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ OperatingPoint = Mapping[str, Mapping[str, float]]
 DIRECTIONS = ("prompt", "response")
 STEADY = 1.0
 BINS = 15
+STEPS = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]
 
 def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool], goal: Goal) -> OperatingPoint:
     """Thresholds of each direction: all at the floor, then the category that costs least detection is raised until
-    no more than `goal.alarms` of the benign rows are flagged. Sources count evenly, or the largest, which holds one
-    kind of harm, would have every other kind given up."""
+    no more than `goal.alarms` of the benign rows are flagged; then pairs of categories trade. Sources count evenly, or
+    the largest, which holds one kind of harm, would have every other kind given up."""
     point: dict[str, dict[str, float]] = {}
     weights = even_weights(rows)
     for direction in DIRECTIONS:
@@ -93,7 +95,7 @@ def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool],
         truth = np.array([rows[i].unsafe for i in places], bool)
         calm = np.array([benign[i] for i in places], bool)
         harmful = Harmful(scores[places][truth], weights[places][truth])
-        thresholds = _raised(scores[places][calm], harmful, goal)
+        thresholds = _traded(scores[places][calm], harmful, goal, _raised(scores[places][calm], harmful, goal))
         point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, thresholds, strict=True)}
     return point
 
@@ -133,6 +135,21 @@ def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Harmful)
     silenced = len(flagged) - int((flagged >= raised).any(axis=1).sum())
     lost = harmful.caught(thresholds) - harmful.caught(raised)
     return (lost + 0.5) / (silenced + 0.1), category, float(raised[category])
+
+
+def _traded(calm: Floats, harmful: Harmful, goal: Goal, thresholds: Floats) -> Floats:
+    """One category's threshold up and another's down, for as long as that catches more with no alarm too many."""
+    allowed = int(goal.alarms * len(calm))
+    steps = np.linspace(goal.floor, 1.0, STEPS)
+    best, caught = thresholds, harmful.caught(thresholds)
+    for up, down in itertools.permutations(range(len(CATEGORIES)), 2):
+        for high, low in itertools.product(steps[steps > best[up]], steps[steps < best[down]]):
+            tried = best.copy()
+            tried[up], tried[down] = high, low
+            alarms = int((calm >= tried).any(axis=1).sum())
+            if alarms <= allowed and (found := harmful.caught(tried)) > caught:
+                best, caught = tried, found
+    return best
 
 
 def flagged(rows: Sequence[Row], scores: Floats, point: OperatingPoint) -> Flags:
