@@ -1,4 +1,7 @@
-"""Scoring on a local Ray cluster of two workers: the same scores as one process, one line for every row."""
+"""Scoring on a local Ray cluster of two workers: the same scores as one process, one line for every row.
+
+Named so that pytest does not collect it: it needs the extra `ray`. `python -m pytest tests/training_data/cluster.py`.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
