@@ -284,7 +284,8 @@ class Oracle:
             require(sorted(closed) == sorted(self._unfinished()), "not every open choice is closed once")
         calm = not self.world.faults & SLOW and self.world.guard_latency <= 0.02
         lasts = sum(step.delay for steps in self.world.attempts for step in steps)
-        late = outcome.ended == Ended.TIMEOUT and lasts < self.world.policy.stream.timeout / 2
+        half = self.world.policy.stream.timeout / 2
+        late = outcome.ended == Ended.TIMEOUT and lasts < half and outcome.seconds.get("guard", 0.0) < half
         require(not (calm and late), "a timeout with nothing wrong")
         match outcome.ended:
             case Ended.COMPLETE:
