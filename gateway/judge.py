@@ -59,16 +59,10 @@ class Judge:
         every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: nobody has looked."""
         started = now()
         answers = _Answers()
-        if len(self.guards) > 1:
+        if self.guards:
             async with anyio.create_task_group() as tasks:
                 for guard in self.guards:
                     tasks.start_soon(self._ask, guard, policy, conversation, answers)
-        else:
-            for guard in self.guards:
-                try:
-                    await self._ask(guard, policy, conversation, answers)
-                except Exception as bug:  # as the task group raises it
-                    raise ExceptionGroup("a guard has a bug", [bug]) from bug
         unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))

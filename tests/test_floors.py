@@ -47,7 +47,7 @@ def test_no_version_known_to_be_malicious_or_broken_is_installed(package: str, v
     assert installed(package) not in versions
 
 
-@pytest.mark.parametrize("name", ["serving.txt", "tests.txt", "demo-model.txt"])
+@pytest.mark.parametrize("name", ["serving.txt", "tests.txt", "demo-model.txt", "clients.txt"])
 def test_every_requirement_is_pinned_with_a_hash_and_names_no_index(name: str) -> None:
     text = (Path(__file__).parent.parent / "requirements" / name).read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
