@@ -1,7 +1,10 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 import guard_runtime
 from gateway.app import Gateway
@@ -22,6 +25,7 @@ from gateway.config_file import (
     UpstreamFile,
 )
 from gateway.demo import Demo
+from gateway.dialects.prompts import Decoder
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judge import Judge
@@ -55,7 +59,26 @@ def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
     """Raises `ConfigError` when an upstream lacks something on this machine."""
     upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
     routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
-    return Gateway(judge=judge, tenants=config.tenants, routes=routes, limits=config.limits, version=version)
+    decoders = {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
+    return Gateway(judge, config.tenants, routes, limits=config.limits, decoders=decoders, version=version)
+
+
+def _decoder(model: str, path: Path) -> Decoder:
+    """What turns token ids back into text. An id that the tokenizer lacks is a `KeyError`: `decode` would drop it."""
+    try:
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError((f"model {model}: its tokenizer {path} cannot be read ({exc.strerror})",)) from exc
+    except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
+        raise ConfigError((f"model {model}: {path} is no tokenizer.json ({exc})",)) from exc
+
+    def decode(ids: Sequence[int]) -> str:
+        for number in ids:
+            if tokenizer.id_to_token(number) is None:
+                raise KeyError(number)
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    return decode
 
 
 def _guard(file: GuardFile, folder: Path) -> Guard:

@@ -271,10 +271,12 @@ UpstreamFile = Annotated[OpenAIFile | LiteLLMFile | DemoFile | ScriptedFile, Fie
 
 
 class ModelFile(_File):
-    """`model` is what the upstream calls it; without it, as it is called here."""
+    """`model` is what the upstream calls it; without it, as it is called here. `tokenizer` is its tokenizer.json,
+    relative to config.yaml: only with it are prompts taken as token ids."""
 
     upstream: str
     model: str = Field(default="", max_length=256)
+    tokenizer: str = Field(default="", min_length=1)
 
 
 class TenantFile(_File):

@@ -99,6 +99,8 @@ class Classifier:
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer)
         self._session = Session(artefact.model, place, profile=self._profile(place))
+        if self._session.device is Device.CPU and not place.on_cpu:
+            self._max_rows = 1  # a GPU was asked for, and less had to do
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
         self.golden_difference = self_test(self.manifest, self)
 
