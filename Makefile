@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off --no-deps --require-hashes
 STREAMS ?= 50000
+CASES ?= 5000
 DATA ?= ../shared/data
 NODE := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check simulate lock bench guard test-models test-clients clean
+.PHONY: help serve test check simulate lock bench guard test-models test-clients test-openapi clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -42,6 +43,9 @@ test-models: $(VENV)/training  ## the tests that need torch: training and export
 
 test-clients: $(VENV)/tests $(VENV)/clients/ready $(NODE)/node_modules/ready  ## the clients of langchain, litellm, pydantic-ai and Node
 	$(BIN)/python -m pytest tests/clients/programs
+
+test-openapi: $(VENV)/openapi  ## CASES=5000 requests made up from /openapi.json
+	$(BIN)/python -m tests.openapi --cases $(CASES)
 
 lock:  ## write the hash-locked requirement files anew (needs uv)
 	uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --generate-hashes \
@@ -83,6 +87,11 @@ $(NODE)/node_modules/ready: $(NODE)/package-lock.json
 		echo "LibraGate: 'make test-clients' needs Node.js 20 or newer with npm. On Debian 13 or Ubuntu 25.04 and later:" \
 			"apt-get install nodejs npm; elsewhere from nodejs.org." >&2; exit 2; }
 	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(VENV)/openapi: pyproject.toml $(VENV)/tests
+	@echo "Installing Schemathesis ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet 'schemathesis==4.32.5'
 	@touch $@
 
 $(VENV)/training: pyproject.toml $(VENV)/tests

@@ -115,7 +115,8 @@ def _operation(door: _Door, *, model_in_path: bool = False) -> dict[str, Any]:
     codes = {**ERRORS, **(UPSTREAM_ERRORS if door.upstream else {}), 503: GUARD_ERROR}
     answer: dict[str, Any] = {"application/json": {"schema": _answer(door)}}
     if door.streams:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        # 3.1 has no words for a stream's events; a schema of the whole body would be taken for one of each event
+        answer["text/event-stream"] = {"schema": {}}
     answered = {"description": "The answer, judged", "content": answer, "headers": _stamped()}
     parameters = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     asked = {"name": HEADER, "in": "header", "schema": {"type": "string", "enum": ["true", "false"]}}

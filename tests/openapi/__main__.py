@@ -1,4 +1,4 @@
-"""Schemathesis against the served document: `python -m tests.openapi --cases 5000`. Needs `pip install schemathesis`.
+"""Schemathesis against the served document: `python -m tests.openapi --cases 5000`. `make test-openapi` installs Schemathesis.
 
 No answer is a 5xx, each has a status, a media type and a shape that the document gives, and no 2xx of a dialect comes
 without a decision of the guard."""
