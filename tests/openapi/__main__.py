@@ -1,4 +1,4 @@
-"""Schemathesis against the served document: `python -m tests.openapi --cases 5000`. `make test-openapi` installs Schemathesis.
+"""Schemathesis against the served document: `make test-openapi`, or `python -m tests.openapi --cases 5000`.
 
 No answer is a 5xx, each has a status, a media type and a shape that the document gives, and no 2xx of a dialect comes
 without a decision of the guard."""
