@@ -1,6 +1,6 @@
 """What Prometheus reads: every record counted once, in the same place it is written."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -21,66 +21,20 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of no use
         self.registry = CollectorRegistry()
-        self._requests = cache(
-            Counter(
-                "libragate_requests_total",
-                "Requests by how they ended",
-                ("tenant", "dialect", "outcome"),
-                registry=self.registry,
-            ).labels
+        self._requests = self._counter("requests", "Requests by how they ended", "tenant", "dialect", "outcome")
+        self._decisions = self._counter(
+            "decisions", "Decisions taken by rules", "tenant", "direction", "category", "action", "mode"
         )
-        self._decisions = cache(
-            Counter(
-                "libragate_decisions_total",
-                "Decisions taken by rules",
-                ("tenant", "direction", "category", "action", "mode"),
-                registry=self.registry,
-            ).labels
-        )
-        self._guard = cache(
-            Histogram(
-                "libragate_guard_seconds",
-                "One look at a conversation by all guards",
-                ("guard", "direction", "result"),
-                buckets=GUARD_BUCKETS,
-                registry=self.registry,
-            ).labels
-        )
-        self._upstream = cache(
-            Histogram(
-                "libragate_upstream_seconds",
-                "The model's provider",
-                ("phase",),
-                buckets=UPSTREAM_BUCKETS,
-                registry=self.registry,
-            ).labels
-        )
-        self._unread = cache(
-            Counter(
-                "libragate_unread_parts_total",
-                "Pieces of content no guard looked at",
-                ("reason",),
-                registry=self.registry,
-            ).labels
-        )
-        self._hold = Histogram(
-            "libragate_stream_hold_seconds",
-            "How long streamed text waited for a guard",
-            buckets=GUARD_BUCKETS,
-            registry=self.registry,
-        )
+        self._unread = self._counter("unread_parts", "Pieces of content no guard looked at", "reason")
+        self._cache = self._counter("verdict_cache", "Readings by where the verdict came from", "result")
+        said = "One look at a conversation by all guards"
+        self._guard = self._histogram("guard", said, GUARD_BUCKETS, "guard", "direction", "result")
+        self._upstream = self._histogram("upstream", "The model's provider", UPSTREAM_BUCKETS, "phase")
+        self._hold = self._histogram("stream_hold", "How long streamed text waited for a guard", GUARD_BUCKETS)
         self._leaked = Counter(
             "libragate_unguarded_characters_total",
             "Streamed characters that left before a guard cleared them; 0 in hold mode",
             registry=self.registry,
-        )
-        self._cache = cache(
-            Counter(
-                "libragate_verdict_cache_total",
-                "Readings by where the verdict came from",
-                ("result",),
-                registry=self.registry,
-            ).labels
         )
         self._policies = Gauge(
             "libragate_policy_info", "The policies being served", ("tenant", "hash"), registry=self.registry
@@ -91,6 +45,15 @@ class Metrics:
         )
         self._work = _Work()
         self.registry.register(self._work)
+
+    def _counter(self, name: str, said: str, *labels: str) -> Callable[..., Counter]:
+        """A counter's child for given labels, kept: `labels` is the slow part of counting."""
+        return cache(Counter(f"libragate_{name}_total", said, labels, registry=self.registry).labels)
+
+    def _histogram(self, name: str, said: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+        """As `_counter`. Without labels there is but one child."""
+        histogram = Histogram(f"libragate_{name}_seconds", said, labels, buckets=buckets, registry=self.registry)
+        return cache(histogram.labels if labels else lambda: histogram)
 
     def queue(self, guard: str, depth: Callable[[], float]) -> None:
         """Reads a guard's queue depth whenever it is asked."""
@@ -126,7 +89,7 @@ class Metrics:
             if stage in record.seconds:
                 self._upstream(phase).observe(record.seconds[stage])
         if "hold" in record.seconds:
-            self._hold.observe(record.seconds["hold"])
+            self._hold().observe(record.seconds["hold"])
         self._leaked.inc(record.characters.get("unguarded", 0))
 
     def page(self) -> bytes:
