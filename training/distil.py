@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import reduce
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,14 +18,14 @@ from training.model import GuardModel
 from training.recipe import Matching, Recipe, read_recipe
 from training.rows import BadInput, Row, read_rows
 from training.scores import TOKENS_PER_PASS, by_group, logits_of, table
-from training.trainer import LabelLoss, Trainer
+from training.trainer import LabelLoss, Trainer, processes
 
 IMPORTANCE_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """The teacher's answers: logits [rows, 9] and pooled states [rows, matched layers, hidden], half precision."""
+    """The teachers' answers: logits [rows, 9] and pooled states [rows, matched layers, hidden], half precision."""
 
     logits: Tensor
     states: Tensor
@@ -54,20 +55,23 @@ class DistilLoss:
         return total + self.matching.labels * self.labels.of(reading.logits, batch)
 
 
-def lesson(teacher: GuardModel, found: Sequence[Example], depth: int) -> Lesson:
-    """What the teacher says of every example; `depth` states, evenly spaced over its layers, the last one included."""
-    layers = teacher.encoder.config.num_hidden_layers
+def lesson(teachers: Sequence[GuardModel], found: Sequence[Example], depth: int) -> Lesson:
+    """What the teachers say of every example, in the mean; `depth` states of the first one, evenly spaced over its
+    layers, the last one included. Processes share the work."""
+    layers = teachers[0].encoder.config.num_hidden_layers
     matched = [round((i + 1) * layers / depth) for i in range(depth)]
-    hidden = teacher.encoder.config.hidden_size
-    logits = torch.zeros(len(found), teacher.head.out_features, dtype=torch.float16)
-    states = torch.zeros(len(found), depth, hidden, dtype=torch.float16)
+    hidden = teachers[0].encoder.config.hidden_size
+    logits = torch.zeros(len(found), teachers[0].head.out_features)
+    states = torch.zeros(len(found), depth, hidden)
+    process = processes()
+    groups = list(passes(found, TOKENS_PER_PASS))[process.process_index :: process.num_processes]
     with torch.inference_mode():
-        for group in tqdm(list(passes(found, TOKENS_PER_PASS)), desc="teacher", mininterval=5):
+        for group in tqdm(groups, desc="teachers", mininterval=5, disable=not process.is_main_process):
             batch = collate(group)
-            reading = teacher.read(batch.input_ids, batch.attention_mask)
-            logits[batch.indices] = reading.logits.half()
-            states[batch.indices] = torch.stack([reading.states[i] for i in matched], 1).half()
-    return Lesson(logits, states)
+            readings = [teacher.read(batch.input_ids, batch.attention_mask) for teacher in teachers]
+            logits[batch.indices] = torch.stack([reading.logits for reading in readings]).mean(0)
+            states[batch.indices] = torch.stack([readings[0].states[i] for i in matched], 1)
+    return Lesson(reduce(logits, "sum").half(), reduce(states, "sum").half())
 
 
 def student(guard: GuardModel, tokenizer: Tokenizer, rows: Sequence[Row], recipe: Recipe) -> GuardModel:
@@ -121,23 +125,25 @@ def _columns(linear: nn.Linear, kept: Tensor) -> nn.Linear:
 
 @dataclass(frozen=True, slots=True)
 class School:
-    """Folders: the teacher, what the student starts from (the teacher itself, or base weights), and the result."""
+    """Folders: the teachers, what the student starts from (a teacher itself, or base weights), and the result."""
 
-    teacher: Path
+    teachers: tuple[Path, ...]
     start: Path
     out: Path
 
 
 def distilled(school: School, rows: Sequence[Row], recipe: Recipe) -> GuardModel:
-    """The trained student, saved in `school.out`. Teacher and student share the tokenizer of `school.start`."""
+    """The trained student, saved in `school.out`. Teachers and student share the tokenizer of `school.start`."""
     tokenizer = models.load_tokenizer(school.start)
     chosen = sampled(rows, recipe.mix, recipe.seed)
     pupil = student(models.load(school.start), tokenizer, chosen, recipe)
     found = examples(tokenizer, chosen, recipe.max_tokens, recipe.mix)
-    taught = lesson(models.load(school.teacher).eval(), found, pupil.encoder.config.num_hidden_layers)
+    teachers = [models.load(folder).eval() for folder in school.teachers]
+    taught = lesson(teachers, found, pupil.encoder.config.num_hidden_layers)
     labels = LabelLoss(recipe.smoothing, recipe.category_weight)
     trained = Trainer(pupil, recipe, school.out).train(found, DistilLoss(labels, taught, recipe.matching))
-    models.save(trained, tokenizer, school.out)
+    if processes().is_main_process:
+        models.save(trained, tokenizer, school.out)
     return trained
 
 
@@ -145,8 +151,8 @@ def main() -> int:
     """`python -m training.distil --recipe R.yaml --teacher DIR --start DIR --rows F.jsonl --dev D.jsonl --out DIR`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="what the student is cut from; the teacher where not given")
+    parser.add_argument("--teacher", type=Path, required=True, nargs="+", help="several teach their mean")
+    parser.add_argument("--start", type=Path, help="what the student is cut from; the first teacher where not given")
     parser.add_argument("--rows", type=Path, required=True, nargs="+")
     parser.add_argument("--dev", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
@@ -155,10 +161,12 @@ def main() -> int:
         recipe = read_recipe(given.recipe)
         rows = [row for path in given.rows for row in read_rows(path)]
         dev = {path.stem: read_rows(path) for path in given.dev}
-        trained = distilled(School(given.teacher, given.start or given.teacher, given.out), rows, recipe)
+        trained = distilled(School(tuple(given.teacher), given.start or given.teacher[0], given.out), rows, recipe)
     except BadInput as exc:
         print(exc, file=sys.stderr)
         return 2
+    if not processes().is_main_process:
+        return 0
     tokenizer = models.load_tokenizer(given.out)
     for name, held in dev.items():
         print(

@@ -24,9 +24,12 @@ DONE = "done"
 
 
 class Step(Strict):
-    """One stage of the pipeline; it starts from the stage before, the first one from the base weights."""
+    """One stage of the pipeline; it starts from `start`, the stage before where none is named, and the first one from
+    the base weights. A distilled student's `teachers` are stages too."""
 
     name: str
+    start: str = ""
+    teachers: tuple[str, ...] = ()
     kind: Literal["pretrain", "finetune", "distil", "adversarial"]
     recipe: str
     rows: tuple[str, ...]
@@ -82,7 +85,10 @@ def make(pipeline: Pipeline, folders: Folders, source: Path) -> None:
         recipe = read_recipe(RECIPES / step.recipe)
         target = folders.work / step.name
         rows = [row for name in step.rows for row in read_rows(folders.find(name))]
-        work = functools.partial(STEPS[step.kind], Part(guard, folders.work / "base", target), rows, recipe)
+        start = folders.work / step.start if step.start else guard
+        teachers = tuple(folders.work / name for name in step.teachers) or (start,)
+        part = Part(start, teachers, folders.work / "base", target)
+        work = functools.partial(STEPS[step.kind], part, rows, recipe)
         _once(target, work)
         _print_figures(step.name, target, folders, pipeline, recipe)
         guard = target
@@ -96,9 +102,10 @@ def make(pipeline: Pipeline, folders: Folders, source: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The guard a step starts from, the untouched base, and the step's folder."""
+    """The guard a step starts from, those it learns from, the untouched base, and the step's folder."""
 
     guard: Path
+    teachers: tuple[Path, ...]
     base: Path
     out: Path
 
@@ -108,7 +115,7 @@ def _trained(part: Part, rows: list[Row], recipe: Recipe) -> None:
 
 
 def _distilled(part: Part, rows: list[Row], recipe: Recipe) -> None:
-    distil.distilled(distil.School(part.guard, part.guard, part.out), rows, recipe)
+    distil.distilled(distil.School(part.teachers, part.guard, part.out), rows, recipe)
 
 
 def _attacked(part: Part, rows: list[Row], recipe: Recipe) -> None:

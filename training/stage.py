@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import reduce
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -19,7 +18,7 @@ from training.model import GuardModel, pooled
 from training.recipe import Hard, Recipe, read_recipe
 from training.rows import BadInput, Row, read_rows
 from training.scores import TOKENS_PER_PASS, by_group, logits_of, table
-from training.trainer import LabelLoss, Trainer
+from training.trainer import LabelLoss, Trainer, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +41,10 @@ def run(stage: Stage, rows: Sequence[Row]) -> GuardModel:
         chosen = hardest(guard, tokenizer, chosen, recipe)
     found = examples(tokenizer, chosen, recipe.max_tokens, recipe.mix)
     print(f"{stage.out}: {len(chosen)} of {len(rows)} rows, {sum(len(e.tokens) for e in found)} tokens", flush=True)
-    before = {name: value.clone() for name, value in guard.state_dict().items()} if recipe.kept else {}
     trained = Trainer(guard, recipe, stage.out).train(found, LabelLoss(recipe.smoothing, recipe.category_weight))
-    if before:
-        now = trained.state_dict()
-        trained.load_state_dict({name: torch.lerp(now[name], old, recipe.kept) for name, old in before.items()})
     if processes().is_main_process:
         models.save(trained, tokenizer, stage.out)
     return trained
-
-
-def processes() -> PartialState:
-    """This process among those that torchrun started: one, unless it started several."""
-    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def hardest(guard: GuardModel, tokenizer: Tokenizer, rows: Sequence[Row], recipe: Recipe) -> list[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -57,8 +57,9 @@ class Trainer:
         self.optimizer = self.accelerator.prepare_optimizer(_optimizer(model, recipe))
 
     def train(self, found: Sequence[Example], objective: Objective) -> GuardModel:
-        """The trained model, on the CPU, in evaluation mode."""
+        """The trained model, on the CPU, in evaluation mode; `kept` of it is what it was before."""
         plan = self._plan(found)
+        before = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         done, saved = self._resume(), time.monotonic()
         writer = SummaryWriter(str(self.folder / "curves"), purge_step=done)
@@ -76,6 +77,8 @@ class Trainer:
         writer.close()
         self._save(len(plan))
         trained: GuardModel = self.model.cpu().eval()
+        now, kept = trained.state_dict(), self.recipe.kept
+        trained.load_state_dict({name: torch.lerp(now[name], old, kept) for name, old in before.items()})
         return trained
 
     def _plan(self, found: Sequence[Example]) -> list[list[list[Example]]]:
@@ -141,6 +144,11 @@ class Trainer:
         torch.set_rng_state(state["random"])
         done: int = state["done"]
         return done
+
+
+def processes() -> PartialState:
+    """This process among those that torchrun started: one, unless it started several."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def _optimizer(model: GuardModel, recipe: Recipe) -> torch.optim.AdamW:

@@ -42,7 +42,7 @@ def accuracy(folder: Path, rows: list[Row]) -> float:
 def test_a_smaller_student_learns_from_its_teacher(guard: Path, tmp_path: Path) -> None:
     matching = {"labels": 0.0, "logits": 1.0, "states": 1.0}
     recipe = tiny.recipe(layers=[0, 2], neurons=32, epochs=6, matching=matching)
-    school = distil.School(guard, guard, tmp_path / "student")
+    school = distil.School((guard,), guard, tmp_path / "student")
     distil.distilled(school, rows_of(tmp_path, 160), recipe)
     student = models.load(tmp_path / "student")
     assert student.encoder.config.num_hidden_layers == 2 and student.encoder.config.intermediate_size == 32
