@@ -97,5 +97,5 @@ $(VENV)/openapi: pyproject.toml $(VENV)/tests
 $(VENV)/training: pyproject.toml $(VENV)/tests
 	@echo "Installing what training needs (torch among it; this is large) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet '.[training,evaluation]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet '.[training,evaluation,ray]' 'ray[data]==2.60.0'
 	@touch $@

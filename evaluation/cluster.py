@@ -48,9 +48,11 @@ class Cluster:
         if not places:
             raise BadData(f"--engine ray: the cluster has no {kind}")
         needs = {"num_cpus": 1} if kind == "CPU" else {"num_gpus": 1}
-        given = data.from_items([{"row": json.dumps(asdict(row), ensure_ascii=False)} for row in rows])
-        # Blocks of a few batches: the rows of a block that a crash loses are scored again.
-        answered = given.repartition(max(places, len(rows) // (8 * self.batch))).map_batches(
+        given = [{"row": json.dumps(asdict(row), ensure_ascii=False)} for row in rows]
+        # Blocks are cut here, not by tasks of Ray's: the actors hold every place, and such a task would wait for ever.
+        # Each is a few batches: the rows of a block that a crash loses are scored again.
+        blocks = min(len(rows), max(places, len(rows) // (8 * self.batch)))
+        answered = data.from_items(given, override_num_blocks=blocks).map_batches(
             Scorer,
             fn_constructor_args=(self.guard, self.device),
             batch_size=self.batch,

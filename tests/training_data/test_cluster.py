@@ -1,7 +1,4 @@
-"""Scoring on a local Ray cluster of two workers: the same scores as one process, one line for every row.
-
-Named so that pytest does not collect it: it needs the extra `ray`. `python -m pytest tests/training_data/cluster.py`.
-"""
+"""Scoring on a local Ray cluster whose two workers hold all of it: the scores of one process, a line for each row."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +19,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
