@@ -7,7 +7,7 @@ from gateway.dialects.choices import ANSWER_KNOWN, ANSWER_NAMES, MAX_INDEX, NO_U
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
 from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
 from gateway.dialects.openai_errors import error_body
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from guard_runtime.conversation import Kind
 
 STAMP = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
@@ -101,16 +101,14 @@ class ChoiceStream:
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
         """Every open choice closed, index 0 first. A caller who has seen nothing of a choice also gets the sentence."""
+        if refusal.code != "content_filter":  # an outage, not a verdict: SDKs would take a finish reason for one
+            return self.fail(GuardUnavailable(refusal.text))
         events: list[Event] = []
         for index in sorted(self._open):
             if index not in self._begun:
                 events.append(self._chunk(index, self._format.said(refusal, begun=False)))
             events.append(self._chunk(index, self._format.ended(), "content_filter"))
-        closing = list(self._closing())
-        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it by its own code
-            error = {"message": refusal.text, "type": "guard_error", "param": None, "code": refusal.code}
-            closing.insert(len(closing) - 1, Event({"error": error}))
-        return [*events, *closing]
+        return [*events, *self._closing()]
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
         events: list[Event] = []

@@ -117,8 +117,8 @@ class DialectStream(Protocol):
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
         """A lawful ending for a block, given only what the caller has seen: each open choice is closed, then usage if
-        it was asked for, then the dialect's terminator. A refusal whose code is not `content_filter` is an outage: its
-        error, with that code, stands before the terminator, so that an SDK raises it."""
+        it was asked for, then the dialect's terminator. A refusal whose code is not `content_filter` is an outage, and
+        ends as one: with an error, never with a finish reason that means a verdict."""
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
         """A lawful ending that says the safe message in the place of what was held back."""
