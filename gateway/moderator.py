@@ -16,7 +16,7 @@ from gateway.judge import Judge, Judgement, named
 from gateway.ledger import Ledger
 from gateway.sinks import Record
 from gateway.tenants import Tenant
-from guard_runtime.conversation import Conversation, Direction
+from guard_runtime.conversation import Conversation
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Moderator:
     async def serve(self, enquiry: Enquiry) -> Response:
         ledger = Ledger()
         for conversation in enquiry.conversations:
-            ledger.saw(Direction.PROMPT, conversation.judged)
+            ledger.saw(conversation.direction, conversation.judged)
         judgements: list[Judgement] = []
         try:
             judgements = await self._judged(enquiry)
@@ -58,7 +58,7 @@ class Moderator:
             error = GuardUnavailable("A guard could not look at the input, so there is no verdict on it.")
             self._record(enquiry, ledger, outcome_of(error), error)
             return self._reply(enquiry, self._dialect.error(error), error.status, dict(error.headers))
-        findings = [Finding(judgement.verdicts, judgement.decisions) for judgement in judgements]
+        findings = [Finding(found.verdicts, found.decisions, found.decision.direction) for found in judgements]
         scores = enquiry.tenant.policy.expose_scores
         answer = self._dialect.answer(enquiry.id, self._judge.version, findings, scores=scores)
         self._record(enquiry, ledger, "moderated")

@@ -237,6 +237,11 @@ def _moderation() -> Schema:
         flagged={"type": "boolean"},
         categories=flags,
         category_scores={"type": "object", "additionalProperties": {"type": "number"}},
-        libragate=bodies.record(("action", "reason", "categories"), action=bodies.TEXT, categories=flags),
+        libragate=bodies.record(
+            ("direction", "action", "reason", "categories"),
+            direction=bodies.named("prompt", "response"),
+            action=bodies.TEXT,
+            categories=flags,
+        ),
     )
     return bodies.record(("id", "model", "results"), id=bodies.TEXT, model=bodies.TEXT, results=bodies.some(result))

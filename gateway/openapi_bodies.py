@@ -67,6 +67,10 @@ MODERATIONS: Schema = record(
     ("input",),
     model=TEXT,
     input=one_of(TEXT, some(TEXT, 100), some(one_of(record(("type", "text"), type=named("text"), text=TEXT), IMAGE))),
+    libragate=one_of(
+        {**record(("direction",), direction=named("prompt")), "additionalProperties": False},
+        {**record(("direction",), direction=named("response"), prompt=TEXT), "additionalProperties": False},
+    ),
 )
 
 RESPONSE_PIECE: Schema = one_of(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import dotted, items, refuse_unknown, require_names, text
+from gateway.dialects.fields import dotted, items, mapping, refuse_unknown, require_names, text
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy import Action, Decision, worst_of
@@ -39,6 +39,7 @@ class Finding:
 
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
+    direction: Direction = Direction.PROMPT
 
     def score(self, category: Category) -> float:
         """The highest of the guards' scores."""
@@ -46,10 +47,10 @@ class Finding:
 
     @property
     def decision(self) -> Decision:
-        return worst_of(self.decisions, Direction.PROMPT)
+        return worst_of(self.decisions, self.direction)
 
     def flags(self, category: Category) -> bool:
-        """Whether the policy would stop or rewrite a prompt for this category. What it only logs is not flagged."""
+        """Whether the policy would stop or rewrite the text for this category. What it only logs is not flagged."""
         return any(decision.category is category and decision.action >= Action.REWRITE for decision in self.decisions)
 
 
@@ -60,23 +61,14 @@ class Moderations:
     path = "/v1/moderations"
 
     def read_request(self, body: Json) -> tuple[Conversation, ...]:
-        """One conversation for each input. A string is one input, a list of strings as many; a list of parts is one."""
+        """One conversation for each input. A string is one input, a list of strings as many; a list of parts is one.
+        `libragate` says which way the texts travel, OpenAI's fields do not: answers are judged as answers to its
+        `prompt`, which is read with each of them and is not judged itself."""
         if not isinstance(body.get("model"), str | None):
             raise BadRequest("model must be a name, or left out", param="model")
-        refuse_unknown(body, frozenset({"model", "input"}), ())
-        given = body.get("input")
-        if isinstance(given, str):
-            return (_conversation(text(given, ("input",))),)
-        if not isinstance(given, list) or not given:
-            raise BadRequest("input must be a string or a list with at least one", param="input")
-        if len(given) > MAX_INPUTS:
-            raise BadRequest(f"input holds {len(given)} texts; the limit here is {MAX_INPUTS}", param="input")
-        if isinstance(given[0], Mapping):
-            return (_conversation(part for piece, path in items(given, ("input",)) for part in _parts(piece, path)),)
-        for i, item in enumerate(given):
-            if not isinstance(item, str):
-                raise BadRequest(f"input[{i}] must be a string", param=f"input[{i}]")
-        return tuple(_conversation(text(item, ("input", i))) for i, item in enumerate(given))
+        refuse_unknown(body, frozenset({"model", "input", "libragate"}), ())
+        told = _told(body.get("libragate"))
+        return tuple(told.conversation(tuple(parts)) for parts in _inputs(body.get("input")))
 
     def answer(self, id: str, model: str, findings: Sequence[Finding], *, scores: bool) -> Json:
         """OpenAI's answer, with our own categories under `libragate`. Without `scores` a score says no more than its
@@ -88,8 +80,51 @@ class Moderations:
         return error_body(error)
 
 
-def _conversation(parts: Iterator[Part]) -> Conversation:
-    return Conversation((Turn(Role.USER, tuple(parts)),))
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Which way the texts travel, and the question they answer."""
+
+    direction: Direction = Direction.PROMPT
+    prompt: str = ""
+
+    def conversation(self, parts: tuple[Part, ...]) -> Conversation:
+        if self.direction is Direction.PROMPT:
+            return Conversation((Turn(Role.USER, parts),))
+        question = Turn(Role.USER, tuple(text(self.prompt, ("libragate", "prompt"))))
+        return Conversation((question,)).reply(*parts)
+
+
+def _told(value: object) -> _Told:
+    if value is None:
+        return _Told()
+    told = mapping(value, ("libragate",))
+    for key in told.keys() - {"direction", "prompt"}:
+        name = dotted(("libragate", key))
+        raise BadRequest(f"{name} is not known here: there are direction and prompt", param=name)
+    direction, prompt = told.get("direction"), told.get("prompt")
+    if direction not in tuple(Direction):
+        raise BadRequest("libragate.direction must be prompt or response", param="libragate.direction")
+    if not isinstance(prompt, str | None) or (prompt is not None and direction == Direction.PROMPT):
+        said = "libragate.prompt must be the text that was answered, with the direction response"
+        raise BadRequest(said, param="libragate.prompt")
+    return _Told(Direction(direction), prompt or "")
+
+
+def _inputs(given: object) -> Iterator[Iterator[Part]]:
+    if isinstance(given, str):
+        yield text(given, ("input",))
+        return
+    if not isinstance(given, list) or not given:
+        raise BadRequest("input must be a string or a list with at least one", param="input")
+    if len(given) > MAX_INPUTS:
+        raise BadRequest(f"input holds {len(given)} texts; the limit here is {MAX_INPUTS}", param="input")
+    if isinstance(given[0], Mapping):
+        yield (part for piece, path in items(given, ("input",)) for part in _parts(piece, path))
+        return
+    for i, item in enumerate(given):
+        if not isinstance(item, str):
+            raise BadRequest(f"input[{i}] must be a string", param=f"input[{i}]")
+        yield text(item, ("input", i))
 
 
 def _parts(piece: Json, path: Path) -> Iterator[Part]:
@@ -119,6 +154,7 @@ def _result(finding: Finding, *, scores: bool) -> dict[str, Any]:
         },
         "category_applied_input_types": {name: ["text"] if mapped else [] for name, mapped in OPENAI.items()},
         "libragate": {
+            "direction": str(finding.direction),
             "action": finding.decision.action.name.lower(),
             "reason": str(finding.decision.reason),
             "categories": {str(category): flag for category, flag in ours.items()},

@@ -15,6 +15,7 @@ import anyio
 from guard_runtime.batcher import Urgency
 from guard_runtime.breaker import Breaker
 from guard_runtime.cache import VerdictCache
+from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
 from guard_runtime.families import ANSWER, QUESTION, Family, Word
 from guard_runtime.guard import OperatingPoints, Passage
@@ -140,14 +141,17 @@ class ChatGuard:
 
 @dataclass(frozen=True, slots=True)
 class LibraGate:
-    """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure. That
-    endpoint judges a text as a prompt, an answer too, and gives scores where its tenant's policy says
+    """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure. It is
+    told which way the text travels, and must say that it judged it so; it gives scores where its tenant's policy says
     `expose_scores: true`."""
 
     path = "/moderations"
 
     def question(self, passage: Passage, model: str) -> dict[str, Any]:
-        return {"model": model, "input": passage.text}
+        told = {"direction": str(passage.direction)}
+        if passage.direction is Direction.RESPONSE and passage.context:
+            told["prompt"] = passage.context
+        return {"model": model, "input": passage.text, "libragate": told}
 
     def again(self, body: dict[str, Any], reply: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
@@ -155,11 +159,13 @@ class LibraGate:
     def verdict(self, name: str, passage: Passage, reply: Mapping[str, Any]) -> Verdict:
         try:
             (result,) = reply["results"]
-            stored = result["libragate"]["category_scores"]
+            stored, direction = result["libragate"]["category_scores"], result["libragate"]["direction"]
             scores = {category: stored[category.value] for category in CATEGORIES}
         except (KeyError, TypeError, ValueError) as exc:
             advice = "is it LibraGate's, and does its policy say `expose_scores: true`?"
             raise GuardFailed(f"{name}: the reply has no score for every category ({exc!r}): {advice}") from exc
+        if direction != passage.direction:
+            raise GuardFailed(f"{name}: the text travels as a {passage.direction}, and was not judged so")
         return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
 
 

@@ -11,6 +11,7 @@ PARTS: dict[str, Any] = {
     ],
 }
 REQUEST: dict[str, Any] = {"model": "omni-moderation-latest", "input": ["once upon a time", "从前", "the end"]}
+ANSWERS: dict[str, Any] = {"input": ["the end", "从前"], "libragate": {"direction": "response", "prompt": "and then?"}}
 
 BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     ({}, "input"),
@@ -32,4 +33,11 @@ BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"input": [{"type": "text", "text": "x", "caption": "psst"}]}, "input[0].caption"),
     ({"model": 7, "input": "x"}, "model"),
     ({"input": "x", "policy": "none of them"}, "policy"),
+    ({"input": "x", "libragate": "response"}, "libragate"),
+    ({"input": "x", "libragate": {}}, "libragate.direction"),
+    ({"input": "x", "libragate": {"direction": "sideways"}}, "libragate.direction"),
+    ({"input": "x", "libragate": {"direction": ["response"]}}, "libragate.direction"),
+    ({"input": "x", "libragate": {"direction": "response", "prompt": 7}}, "libragate.prompt"),
+    ({"input": "x", "libragate": {"direction": "prompt", "prompt": "why?"}}, "libragate.prompt"),
+    ({"input": "x", "libragate": {"direction": "response", "policy": None}}, "libragate.policy"),
 )

@@ -1,6 +1,7 @@
 """Moderations: our own guard's verdicts in OpenAI's shape, over the served gateway with the OpenAI SDK."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import openai
@@ -9,12 +10,19 @@ import pytest
 from gateway.dialects.moderations import OPENAI, Moderations
 from gateway.errors import BadRequest
 from gateway.policy import Action, DirectionPolicy, Policy, Rule
+from gateway.upstreams import Scripted
+from guard_runtime.batcher import Batcher
+from guard_runtime.cache import VerdictCache
+from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardFailed
+from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guards.remote import LibraGate, Server, load_remote
 from guard_runtime.guards.scripted import ScriptedGuard
-from guard_runtime.verdict import CATEGORIES, Category
-from tests.dialects.full_moderations import BAD_REQUESTS, PARTS, REQUEST
+from guard_runtime.reader import Reader
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Verdict
+from tests.dialects.full_moderations import ANSWERS, BAD_REQUESTS, PARTS, REQUEST
 from tests.dialects.mutations import reads, smuggled
-from tests.served import OTHER_KEY, Parts, blocking, client, record, served
+from tests.served import KEY, OTHER_KEY, Parts, blocking, client, record, served
 
 WORDS: Mapping[str, Category] = {
     "stolen": Category.ILLEGAL_ACTIVITIES_AND_CRIME,
@@ -87,6 +95,64 @@ def test_an_image_is_flagged_where_the_policy_blocks_what_it_cannot_read(rule: A
     assert (told["action"], told["reason"]) == (rule.name.lower(), "unreadable")
 
 
+class AnswersOnly:
+    """A model that finds harm in an answer, and only behind its question."""
+
+    name, version = "answers", "1"
+    operating_points: OperatingPoints = MappingProxyType({})
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        return [Verdict(self.name, dict.fromkeys(CATEGORIES, self._score(p)), (), Coverage(1, 1, 1)) for p in batch]
+
+    def _score(self, passage: Passage) -> float:
+        answered = (passage.direction, passage.text, passage.context)
+        return 0.87 if answered == (Direction.RESPONSE, "Sure.", "a stolen card?") else 0.03
+
+
+def answers_only() -> Reader:
+    model = AnswersOnly()
+    return Reader(model, Batcher(model, name=model.name), VerdictCache(0, b"tests"))
+
+
+@pytest.mark.parametrize(
+    ("told", "flagged"),
+    [
+        (None, False),
+        ({"direction": "prompt"}, False),
+        ({"direction": "response"}, False),
+        ({"direction": "response", "prompt": "a stolen card?"}, True),
+    ],
+)
+def test_an_answer_is_judged_as_one_where_the_caller_says_so(told: Any, flagged: bool) -> None:
+    parts = Parts(guards=(answers_only(),), policy=blocking(prompt=DirectionPolicy()))
+    with served(parts.gateway) as url:
+        (result,) = client(url).moderations.create(input="Sure.", extra_body={"libragate": told}).results
+    direction = (told or {}).get("direction", "prompt")
+    assert (result.flagged, result.model_extra["libragate"]["direction"]) == (flagged, direction)  # type: ignore[index]
+    assert record(parts)["read"] == [[direction, "input", "text", 5, "scanned"]]
+
+
+def test_a_libragate_behind_a_libragate_judges_answers_as_answers() -> None:
+    far = Parts(guards=(answers_only(),), policy=blocking(expose_scores=True))
+    with served(far.gateway) as there:
+        remote = load_remote("far", Server(f"{there}/v1", "m", KEY), LibraGate(), cache_bytes=0)
+        near = Parts(guards=(remote,), upstream=Scripted.saying("Sure."))
+        with served(near.gateway) as url:
+            sdk = client(url)
+            told = [
+                sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": asked}]).choices[0]
+                for asked in ("a stolen card?", "a library card?")
+            ]
+    assert [choice.finish_reason for choice in told] == ["content_filter", "stop"]
+    read = [line["read"] for line in (written.line() for written in far.sink.records)]
+    assert read == [
+        [["prompt", "input", "text", 14 + i // 2, "scanned"]]
+        if i % 2 == 0
+        else [["response", "input", "text", 5, "scanned"]]
+        for i in range(4)
+    ]
+
+
 def test_scores_say_no_more_than_flags_unless_the_policy_shows_them() -> None:
     parts = moderator(other_policy=blocking(expose_scores=True))
     with served(parts.gateway) as url:
@@ -146,14 +212,14 @@ def test_a_receipt_says_what_was_read() -> None:
 
 
 def test_no_string_of_a_request_passes_unread() -> None:
-    for full in (REQUEST, PARTS):
+    for full in (REQUEST, PARTS, ANSWERS):
         for path, body in smuggled(full):
             try:
                 conversations = Moderations().read_request(body)
             except BadRequest:
                 continue
             parts = [part for conversation in conversations for part in conversation.judged]
-            assert path == ("model",) or reads(parts, path), path
+            assert path in (("model",), ("libragate", "prompt")) or reads(parts, path), path
 
 
 @pytest.mark.parametrize(("body", "param"), BAD_REQUESTS)

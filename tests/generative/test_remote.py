@@ -33,7 +33,7 @@ def chat(text: str, positions: list[dict[str, Any]] | None = None) -> web.Respon
 
 
 def libragate(scores: Mapping[str, Any]) -> web.Response:
-    return web.json_response({"results": [{"libragate": {"category_scores": scores}}]})
+    return web.json_response({"results": [{"libragate": {"direction": "response", "category_scores": scores}}]})
 
 
 LIBRA = ["{\n", " ", ' "', "答案", '":', ' "']
