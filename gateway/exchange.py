@@ -149,7 +149,7 @@ class Gatekeeper:
         if exchange.dialect.streams(exchange.body):
             events = exchange.dialect.stream(exchange.body).begin(said)
             if results is not None:
-                events = Annotator(results, lambda: None)(events)
+                events = Annotator(results, lambda choice: None)(events)
             headers = {"cache-control": "no-cache", **self.headers(exchange, judgement)}
             return Response(b"".join(map(encode, events)), media_type="text/event-stream", headers=headers)
         answer = exchange.dialect.completion(exchange.body, said)

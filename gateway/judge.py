@@ -7,7 +7,7 @@ import anyio
 
 from gateway.clock import now
 from gateway.policy import Action, Decision, Policy, Reason, decide, worst_of
-from guard_runtime.conversation import Conversation
+from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardError, GuardTimeout
 from guard_runtime.guard import Guard
 from guard_runtime.verdict import Coverage, Span, Unread, Verdict
@@ -33,6 +33,18 @@ class Judgement:
     @property
     def spans(self) -> tuple[Span, ...]:
         return tuple(span for verdict in self.verdicts for span in verdict.spans)
+
+
+def together(judgements: Sequence[Judgement], direction: Direction) -> Judgement:
+    """Looks at several things at once, as one."""
+    decisions = tuple(decision for judgement in judgements for decision in judgement.decisions)
+    return Judgement(
+        decision=worst_of(decisions, direction),
+        decisions=decisions,
+        verdicts=tuple(verdict for judgement in judgements for verdict in judgement.verdicts),
+        failures=tuple(failure for judgement in judgements for failure in judgement.failures),
+        seconds=max((judgement.seconds for judgement in judgements), default=0.0),
+    )
 
 
 @dataclass(slots=True)

@@ -65,31 +65,18 @@ class StreamOutcome:
 
 
 @dataclass(slots=True)
-class Tally:
-    """Everything counted while a stream runs; bounded however long that is (`record_text` aside)."""
+class Fold:
+    """Any number of checks as one judgement: every decision once, at its worst; one verdict per guard."""
 
-    record_text: bool = False
-    attempts: int = 0
     checks: int = 0
-    released: int = 0
-    cleared: int = 0
-    judged: int = 0
-    read: dict[tuple[Channel, bool], Read] = field(default_factory=dict)
-    unguarded: int = 0
-    masked: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    usage: dict[str, object] = field(default_factory=dict)
-    withheld: tuple[Part, ...] = ()
-    _usage_now: Mapping[str, object] = field(default_factory=dict)
+    seconds: float = 0.0
     _decisions: dict[tuple[object, ...], Decision] = field(default_factory=dict)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _failures: dict[str, None] = field(default_factory=dict)
-    _text: dict[Channel, list[str]] = field(default_factory=dict)
 
     def add(self, judgement: Judgement) -> None:
-        """One check's answer."""
         self.checks += 1
-        self.seconds["guard"] = self.seconds.get("guard", 0.0) + judgement.seconds
+        self.seconds += judgement.seconds
         for decision in judgement.decisions:
             key = (decision.action, decision.reason, decision.category, decision.guard, decision.rewrite)
             self._decisions[key] = worst_of((self._decisions.get(key, decision), decision), decision.direction)
@@ -101,6 +88,46 @@ class Tally:
         for failure in judgement.failures:
             if len(self._failures) < _MOST_FAILURES:
                 self._failures[failure] = None
+
+    @property
+    def judgement(self) -> Judgement | None:
+        if not self.checks:
+            return None
+        decisions = tuple(self._decisions.values())
+        return Judgement(
+            decision=worst_of(decisions, Direction.RESPONSE),
+            decisions=decisions,
+            verdicts=tuple(self._verdicts.values()),
+            failures=tuple(self._failures),
+            seconds=self.seconds,
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Everything counted while a stream runs; bounded however long that is (`record_text` aside)."""
+
+    record_text: bool = False
+    attempts: int = 0
+    released: int = 0
+    cleared: int = 0
+    judged: int = 0
+    read: dict[tuple[Channel, bool], Read] = field(default_factory=dict)
+    unguarded: int = 0
+    masked: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    usage: dict[str, object] = field(default_factory=dict)
+    withheld: tuple[Part, ...] = ()
+    _usage_now: Mapping[str, object] = field(default_factory=dict)
+    _all: Fold = field(default_factory=Fold)
+    _choices: dict[int, Fold] = field(default_factory=dict)
+    _text: dict[Channel, list[str]] = field(default_factory=dict)
+
+    def add(self, judgement: Judgement, choice: int) -> None:
+        """One check's answer, about one choice."""
+        self._all.add(judgement)
+        self._choices.setdefault(choice, Fold()).add(judgement)
+        self.seconds["guard"] = self._all.seconds
 
     def saw(self, event: Event, after: float) -> None:
         """An event from the upstream, so many seconds after it was asked: the last usage it gives is what the answer
@@ -133,17 +160,15 @@ class Tally:
         self._usage_now = {}
 
     @property
+    def checks(self) -> int:
+        return self._all.checks
+
+    @property
     def judgement(self) -> Judgement | None:
-        if not self.checks:
-            return None
-        decisions = tuple(self._decisions.values())
-        return Judgement(
-            decision=worst_of(decisions, Direction.RESPONSE),
-            decisions=decisions,
-            verdicts=tuple(self._verdicts.values()),
-            failures=tuple(self._failures),
-            seconds=self.seconds["guard"],
-        )
+        return self._all.judgement
+
+    def of_choice(self, choice: int) -> Judgement | None:
+        return self._choices.get(choice, Fold()).judgement
 
     @property
     def text(self) -> Mapping[Channel, str] | None:

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.annotations import content_filter_results
-from gateway.dialects.annotated import Annotator
+from gateway.dialects.annotated import Annotator, choice_of
 from gateway.dialects.dialect import Dialect, Event, Json, Refusal
 from gateway.dialects.sse import KEEP_ALIVE
 from gateway.ends import Bell, Caller, Inbox
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
 from gateway.gate import Free, Gate
-from gateway.judge import Judge, Judgement, is_outage
+from gateway.judge import Judge, Judgement, is_outage, together
 from gateway.outcome import Ended, StreamOutcome, Tally
 from gateway.policy import Action, Decision, Policy, Reason, Rewrite, StreamMode
 from gateway.rewriters import mask_label, refusal, rewrite_of
@@ -94,8 +94,8 @@ class GuardedStream(Response):
         if prompt is None:
             return None
 
-        def results() -> Json | None:
-            found = tally.judgement
+        def results(choice: int) -> Json | None:
+            found = tally.of_choice(choice)
             return None if found is None else content_filter_results(found, Direction.RESPONSE)
 
         return Annotator(prompt, results)
@@ -293,16 +293,33 @@ class _Relay:
                 self._listening = anyio.current_time()
 
     async def _check(self, parts: tuple[Part, ...]) -> None:
+        found: list[Judgement] = []
         try:
-            judgement = await self._judge.judge(self._terms.policy, self._terms.conversation.reply(*parts))
+            async with anyio.create_task_group() as tasks:
+                for choice, own in self._by_choice(parts).items():
+                    tasks.start_soon(self._check_choice, choice, own, found)
         except ExceptionGroup as bugs:
             # The judge meets every GuardError itself, so a guard has a bug. What the other guards would have said is
             # lost with it, so it ends the stream even where the policy lets a failing guard pass.
             log.error("a guard failed: %s", _places(bugs))
-            judgement = _bug(_places(bugs))
-        self._tally.add(judgement)  # here, not in `_act`: the stream may be over before anybody acts on it
-        self._judgement = judgement
+            found.append(_bug(_places(bugs)))
+            self._tally.add(found[-1], choice_of(parts[0].path))
+        self._judgement = together(found, Direction.RESPONSE)
         self._bell.ring()
+
+    async def _check_choice(self, choice: int, parts: Sequence[Part], found: list[Judgement]) -> None:
+        judgement = await self._judge.judge(self._terms.policy, self._terms.conversation.reply(*parts))
+        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that
+        found.append(judgement)
+
+    def _by_choice(self, parts: Sequence[Part]) -> Mapping[int, Sequence[Part]]:
+        """What is judged together: choices are answers of their own, as they are where nothing streams."""
+        if not self._terms.dialect.annotates:
+            return {0: parts}
+        found: dict[int, list[Part]] = {}
+        for part in parts:
+            found.setdefault(choice_of(part.path), []).append(part)
+        return found
 
     def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check means for the stream: an ending, or None where it may go on."""

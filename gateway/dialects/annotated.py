@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.dialects.choice_stream import STAMP
-from gateway.dialects.dialect import Event, Json
+from gateway.dialects.dialect import Channel, Event, Json
 from gateway.dialects.fields import only_names
 
 
@@ -17,13 +17,19 @@ def annotated(answer: Json, prompt: Json, choices: Mapping[int, Json]) -> dict[s
     return {**answer, "prompt_filter_results": _of_prompt(prompt), "choices": found}
 
 
+def choice_of(channel: Channel) -> int:
+    """The choice that a text of a stream belongs to; what stands beside the choices belongs to the first of them."""
+    first = channel[0]
+    return first if isinstance(first, int) else 0
+
+
 class Annotator:
     """The events of one stream as they are to leave: the prompt's results first, in a chunk without choices, then with
-    each choice's finish reason what the checks of the stream have found so far (`results`; None before the first).
+    each choice's finish reason what the checks of that choice have found (`results`; None where nothing was checked).
 
     A choice never comes without a `delta`: SDK helpers read it unasked."""
 
-    def __init__(self, prompt: Json, results: Callable[[], Json | None]) -> None:
+    def __init__(self, prompt: Json, results: Callable[[int], Json | None]) -> None:
         self._prompt = prompt
         self._results = results
         self._opened = False
@@ -42,7 +48,7 @@ class Annotator:
         return leaving
 
     def _choice(self, choice: Json) -> Json:
-        results = self._results() if choice.get("finish_reason") is not None else None
+        results = self._results(choice["index"]) if choice.get("finish_reason") is not None else None
         return choice if results is None else {**choice, "content_filter_results": results}
 
 

@@ -1,5 +1,6 @@
 """Azure's annotations: where they are asked for, beside every answer; never a score; no SDK helper breaks on them."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,8 +31,9 @@ def scores(text: str) -> Mapping[Category, float]:
     return {category: score for word, (category, score) in WORDS.items() if word in text}
 
 
-def said(*texts: str) -> Scripted:
-    """One choice for each text, whole and streamed; streamed a character at a time, the last choice first."""
+def said(*texts: str, in_turns: bool = False) -> Scripted:
+    """One choice for each text, whole and streamed; streamed a character at a time, one choice after the other or in
+    turns."""
 
     def answers(body: Any) -> dict[str, Any]:
         choices = [
@@ -42,9 +44,16 @@ def said(*texts: str) -> Scripted:
 
     def streams(body: Any) -> Iterable[Step]:
         head = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m"}
-        for i, text in enumerate(texts):
-            for delta in ({"role": "assistant", "content": ""}, *({"content": letter} for letter in text)):
-                yield Event({**head, "choices": [{"index": i, "delta": delta, "finish_reason": None}]})
+        deltas = [
+            (i, delta)
+            for i, text in enumerate(texts)
+            for delta in ({"role": "assistant", "content": ""}, *({"content": letter} for letter in text))
+        ]
+        if in_turns:
+            lines = [[pair for pair in deltas if pair[0] == i] for i, _ in enumerate(texts)]
+            deltas = [pair for together in itertools.zip_longest(*lines) for pair in together if pair]
+        for i, delta in deltas:
+            yield Event({**head, "choices": [{"index": i, "delta": delta, "finish_reason": None}]})
         for i, _ in enumerate(texts):
             yield Event({**head, "choices": [{"index": i, "delta": {}, "finish_reason": "stop"}]})
         yield Event(None)
@@ -52,8 +61,8 @@ def said(*texts: str) -> Scripted:
     return Scripted("s", answers, streams)
 
 
-def gateway(*texts: str, **options: Any) -> Parts:
-    return Parts(guards=(ScriptedGuard(scores),), upstream=said(*texts), **options)
+def gateway(*texts: str, in_turns: bool = False, **options: Any) -> Parts:
+    return Parts(guards=(ScriptedGuard(scores),), upstream=said(*texts, in_turns=in_turns), **options)
 
 
 def test_nothing_is_annotated_unless_it_was_asked_for() -> None:
@@ -122,6 +131,16 @@ def test_a_stream_opens_with_the_prompts_results_and_each_choice_ends_with_its_o
     assert all(isinstance(choice["delta"], dict) for choice in choices)
     results = [(c["index"], c["content_filter_results"]["hate"]) for c in choices if "content_filter_results" in c]
     assert results == [(0, SAFE), (1, SAFE)]
+
+
+def test_a_streams_choices_each_end_with_what_was_found_in_them_alone() -> None:
+    """They come word by word in turns, so that one window holds something of each."""
+    texts = ("A fine line. ", "A doubtful line. ", "Another fine line. ")
+    with served(gateway(*texts, in_turns=True).gateway) as url:
+        stream = client(url).chat.completions.create(model="m", messages=HELLO, n=3, stream=True, extra_headers=ASK)
+        choices: list[Any] = [choice for chunk in stream for choice in chunk.to_dict()["choices"]]  # type: ignore[attr-defined]
+    results = {c["index"]: c["content_filter_results"]["hate"] for c in choices if "content_filter_results" in c}
+    assert results == {0: SAFE, 1: {"filtered": False, "severity": "low"}, 2: SAFE}
 
 
 @pytest.mark.parametrize("text", ["Good at first. " * 8 + "Then forbidden.", "forbidden at once."])

@@ -360,7 +360,7 @@ MUTATIONS = (
     Mutation(
         "a check that is over is recorded",
         "streaming",
-        "        self._tally.add(judgement)  # here, not in `_act`: the stream may be over before anybody acts on it\n",
+        "        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that\n",
         "",
     ),
     Mutation(
