@@ -20,6 +20,14 @@ DIRECTIONS = ("prompt", "response")
 STEADY = 1.0
 BINS = 15
 STEPS = 26
+TIE = 1e-6
+ANCHOR = "anchor"
+EMPHASIS = {"syn_chat": 4.0, ANCHOR: 30.0}
+"""Requests written by hand, in forms and situations training never saw, are the nearest to what users send; anchors are
+the few plain cases that nobody would forgive."""
+
+MARGIN = 0.05
+"""How far an anchor's score is to be from its threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,71 +93,111 @@ def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]
 
 
 def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool], goal: Goal) -> OperatingPoint:
-    """Thresholds of each direction: all at the floor, then the category that costs least detection is raised until
-    no more than `goal.alarms` of the benign rows are flagged; then pairs of categories trade. Sources count evenly, or
-    the largest, which holds one kind of harm, would have every other kind given up."""
+    """Thresholds of each direction: those that catch most harm and flag fewest safe rows of mixed sources, while no
+    more than `goal.alarms` of the benign rows are flagged. Sources count evenly, or the largest, which holds one kind
+    of harm, would have every other kind given up."""
     point: dict[str, dict[str, float]] = {}
-    weights = even_weights(rows)
+    truth, calm = np.array([row.unsafe for row in rows], bool), np.array(benign, bool)
+    weights = even_weights(rows) * np.array([EMPHASIS.get(row.source, 1.0) for row in rows])
+    anchored = np.array([row.source == ANCHOR for row in rows])[:, None]
+    wary = scores + np.where(anchored, np.where(truth, -MARGIN, MARGIN)[:, None], 0.0)
     for direction in DIRECTIONS:
-        places = [i for i, row in enumerate(rows) if row.direction == direction]
-        truth = np.array([rows[i].unsafe for i in places], bool)
-        calm = np.array([benign[i] for i in places], bool)
-        harmful = Harmful(scores[places][truth], weights[places][truth])
-        thresholds = _traded(scores[places][calm], harmful, goal, _raised(scores[places][calm], harmful, goal))
-        point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, thresholds, strict=True)}
+        here = np.array([row.direction == direction for row in rows])
+        harmful, mixed = here & truth, here & ~truth & ~calm
+        search = Search(
+            Weighted(wary[here & calm], np.ones((here & calm).sum())),
+            Weighted(wary[harmful], weights[harmful]),
+            Weighted(wary[mixed], weights[mixed]),
+            goal,
+        )
+        point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, search.best(), strict=True)}
     return point
 
 
 @dataclass(frozen=True, slots=True)
-class Harmful:
-    """Harmful rows: scores [rows, 8], and how much each counts, [rows]."""
+class Weighted:
+    """Rows of one kind: scores [rows, 8], and how much each counts, [rows]."""
 
     scores: Floats
     weights: Floats
 
-    def caught(self, thresholds: Floats) -> float:
+    def flagged(self, thresholds: Floats) -> float:
         """The weight of the rows that these thresholds flag."""
         return float(self.weights[(self.scores >= thresholds).any(axis=1)].sum())
 
-
-def _raised(calm: Floats, harmful: Harmful, goal: Goal) -> Floats:
-    thresholds = np.full(len(CATEGORIES), goal.floor)
-    allowed = int(goal.alarms * len(calm))
-    while len(alarming := calm[(calm >= thresholds).any(axis=1)]) > allowed:
-        choices = [_raise(c, thresholds, alarming, harmful) for c in range(len(CATEGORIES))]
-        possible = [choice for choice in choices if choice is not None]
-        if not possible:
-            break
-        _, category, threshold = min(possible)
-        thresholds[category] = threshold
-    return thresholds
-
-
-def _raise(category: int, thresholds: Floats, flagged: Floats, harmful: Harmful) -> tuple[float, int, float] | None:
-    """What it costs (harmful rows lost per alarm silenced) to raise one category above its lowest alarm."""
-    alarms = flagged[:, category][flagged[:, category] >= thresholds[category]]
-    if not len(alarms) or thresholds[category] >= 1:
-        return None
-    raised = thresholds.copy()
-    raised[category] = min(alarms.min() + 1e-3, 1.0)
-    silenced = len(flagged) - int((flagged >= raised).any(axis=1).sum())
-    lost = harmful.caught(thresholds) - harmful.caught(raised)
-    return (lost + 0.5) / (silenced + 0.1), category, float(raised[category])
+    def flagged_by(self, pair: tuple[int, int], grids: tuple[Floats, Floats], thresholds: Floats) -> Floats:
+        """The weight flagged when `pair` of the categories has every threshold of its grids, [grid, grid]."""
+        others = [c for c in range(len(CATEGORIES)) if c not in pair]
+        free = ~(self.scores[:, others] >= thresholds[others]).any(axis=1)
+        shape = (len(grids[0]) + 1, len(grids[1]) + 1)
+        passed = [
+            np.searchsorted(grid, self.scores[free, c], side="right") for grid, c in zip(grids, pair, strict=True)
+        ]
+        table = np.zeros(shape)
+        np.add.at(table, tuple(passed), self.weights[free])
+        missed = table.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+        flagged: Floats = self.weights.sum() - missed
+        return flagged
 
 
-def _traded(calm: Floats, harmful: Harmful, goal: Goal, thresholds: Floats) -> Floats:
-    """One category's threshold up and another's down, for as long as that catches more with no alarm too many."""
-    allowed = int(goal.alarms * len(calm))
-    steps = np.linspace(goal.floor, 1.0, STEPS)
-    best, caught = thresholds, harmful.caught(thresholds)
-    for up, down in itertools.permutations(range(len(CATEGORIES)), 2):
-        for high, low in itertools.product(steps[steps > best[up]], steps[steps < best[down]]):
-            tried = best.copy()
-            tried[up], tried[down] = high, low
-            alarms = int((calm >= tried).any(axis=1).sum())
-            if alarms <= allowed and (found := harmful.caught(tried)) > caught:
-                best, caught = tried, found
-    return best
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The search for one direction's thresholds: two at a time over all their values, from several beginnings."""
+
+    calm: Weighted
+    harmful: Weighted
+    safe: Weighted
+    goal: Goal
+
+    def best(self) -> Floats:
+        """Thresholds [8]. From all shut, and from each category alone as far open as the benign rows allow."""
+        shut = np.ones(len(CATEGORIES))
+        starts = [shut]
+        for category in range(len(CATEGORIES)):
+            start = shut.copy()
+            allowed = [t for t in self._grid(category) if self._alarms(_with(shut, category, t)) <= self._allowed]
+            start[category] = min(allowed, default=1.0)
+            starts.append(start)
+        return max((self._climbed(start) for start in starts), key=self._worth)
+
+    @property
+    def _allowed(self) -> int:
+        return int(self.goal.alarms * len(self.calm.weights))
+
+    def _alarms(self, thresholds: Floats) -> float:
+        return self.calm.flagged(thresholds)
+
+    def _worth(self, thresholds: Floats) -> float:
+        return self.harmful.flagged(thresholds) - self.safe.flagged(thresholds) - TIE * self._alarms(thresholds)
+
+    def _grid(self, category: int) -> Floats:
+        """Even steps, and just above each benign score."""
+        above = self.calm.scores[:, category] + 1e-3
+        steps = np.concatenate([np.linspace(self.goal.floor, 1.0, STEPS), above])
+        return np.unique(np.clip(steps, self.goal.floor, 1.0))
+
+    def _climbed(self, thresholds: Floats) -> Floats:
+        grids = [self._grid(category) for category in range(len(CATEGORIES))]
+        worth, before = self._worth(thresholds), -np.inf
+        while worth > before + TIE:
+            before = worth
+            for pair in itertools.combinations(range(len(CATEGORIES)), 2):
+                chosen = (grids[pair[0]], grids[pair[1]])
+                alarms = self.calm.flagged_by(pair, chosen, thresholds)
+                gains = self.harmful.flagged_by(pair, chosen, thresholds)
+                values = gains - self.safe.flagged_by(pair, chosen, thresholds) - TIE * alarms
+                values[alarms > self._allowed] = -np.inf
+                one, other = np.unravel_index(int(values.argmax()), values.shape)
+                if values[one, other] > worth + TIE:
+                    thresholds = _with(_with(thresholds, pair[0], chosen[0][one]), pair[1], chosen[1][other])
+                    worth = self._worth(thresholds)
+        return thresholds
+
+
+def _with(thresholds: Floats, category: int, threshold: float) -> Floats:
+    changed = thresholds.copy()
+    changed[category] = threshold
+    return changed
 
 
 def flagged(rows: Sequence[Row], scores: Floats, point: OperatingPoint) -> Flags:

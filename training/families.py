@@ -239,23 +239,25 @@ def statements(writer: Writer, per_label: int) -> Iterator[Written]:
                 yield writer.written("statement", (asked, said), unsafe, (category, name))
 
 
-def seeds(writer: Writer, copies: int) -> Iterator[Written]:
+def seeds(writer: Writer, copies: int, family: str = "seed", file: str = "seeds") -> Iterator[Written]:
     """Hand-written requests, a few variants of each; never in a dev split."""
-    parts = writer.language.files["seeds"]
+    parts = writer.language.files[file]
     harmful = [(text, category) for category, texts in parts["unsafe"].items() for text in texts]
     for text, category in [*harmful, *((text, "") for text in parts["safe"])]:
         for _ in range(0 if writer.dev else copies):
             asked = writer.sentence(writer.rng.choice(writer.language.tasks["openers"]) + text)
-            yield writer.written("seed", (asked, ""), bool(category), (category, "hand-written"))
+            yield writer.written(family, (asked, ""), bool(category), (category, "hand-written"))
 
 
-def pairs(writer: Writer, copies: int) -> Iterator[Written]:
-    """Hand-written questions with natural answers, a few variants of each; never in a dev split."""
-    parts = writer.language.files["pairs"]
-    for entry in [*parts["safe"], *parts["unsafe"]]:
+def pairs(writer: Writer, copies: int, family: str = "pair", file: str = "pairs") -> Iterator[Written]:
+    """Hand-written questions with natural answers, a few variants of each; never in a dev split. A question that an
+    answer refuses is no harmless row of its own."""
+    parts = writer.language.files[file]
+    refused = parts.get("refused", [])
+    for entry in [*parts["safe"], *refused, *parts["unsafe"]]:
         category = entry.get("category", "")
         for _ in range(0 if writer.dev else copies):
             text = (writer.sentence(entry["ask"]), writer.sentence(entry["say"]))
-            yield writer.written("pair", text, bool(category), (category, "hand-written"))
-            if not category:
-                yield writer.written("pair", (text[0], ""), False, ("", "hand-written"))
+            yield writer.written(family, text, bool(category), (category, "hand-written"))
+            if not category and entry not in refused:
+                yield writer.written(family, (text[0], ""), False, ("", "hand-written"))

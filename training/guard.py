@@ -12,7 +12,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from training import adversarial, curate, distil, ship, stage, synthesize, weights
+from training import adversarial, augment, curate, distil, heldout, ship, stage, synthesize, weights
 from training import model as models
 from training.recipe import Recipe, Strict, read_recipe
 from training.rows import BadInput, Row, read_rows
@@ -142,27 +142,32 @@ def _once(folder: Path, work: Callable[[], None]) -> None:
 
 
 def _write_rows(pipeline: Pipeline, folders: Folders) -> None:
+    """The second dev split and look-alikes, then synthetic rows, curated ones, and what is made out of both."""
     tests = ["--tests", str(folders.data)]
-    synthetic = folders.work / "synthetic.jsonl"
-    synthesize.main(
-        ["--out", str(synthetic), "--dev", str(folders.work / "dev2.jsonl"), *tests, "--scale", str(pipeline.synthetic)]
+    synthetic, curated, augmented = (
+        str(folders.work / f"{name}.jsonl") for name in ("synthetic", "curated", "augmented")
     )
+    aside = [str(folders.work / f"{name}.jsonl") for name in ("dev2", "lookalikes_dev", "lookalikes_heldout")]
+    heldout.main(["--out", str(folders.work)])
+    scale = ["--scale", str(pipeline.synthetic)]
+    synthesize.main(["--out", synthetic, *tests, "--aside", *aside, *scale])
     curate.main(
         [
             "--real",
             str(folders.data / "train.jsonl"),
             "--synthetic",
-            str(synthetic),
+            synthetic,
             *tests,
             "--aside",
             str(folders.data / "dev.jsonl"),
-            str(folders.work / "dev2.jsonl"),
+            *aside,
             "--out",
-            str(folders.work / "curated.jsonl"),
+            curated,
             "--manifest",
             str(folders.work / "curated.json"),
         ]
     )
+    augment.main(["--rows", curated, synthetic, "--out", augmented])
 
 
 def _print_figures(name: str, guard: Path, folders: Folders, pipeline: Pipeline, recipe: Recipe) -> None:

@@ -53,6 +53,8 @@ class Amounts:
     """For each scenario and label."""
     seeds: int = 10
     """Variants of each hand-written request; of each hand-written answer a third as many."""
+    asks: int = 30
+    """Variants of each request in `requests.yaml`, which leave more choices."""
 
     def scaled(self, factor: float) -> "Amounts":
         names = type(self).__slots__
@@ -81,6 +83,8 @@ class Grammar:
             yield from families.statements(writer, many.statements)
             yield from families.seeds(writer, many.seeds)
             yield from families.pairs(writer, -(-many.seeds // 3))
+            yield from families.seeds(writer, many.asks, "ask", "requests")
+            yield from families.pairs(writer, many.seeds, "turn", "conversations")
 
 
 def rows(texts: Iterable[Written], leaks: Leaks) -> Iterator[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.training_data.rows import row, write
-from training.families import Writer, Written, adverts
+from training.families import Writer, Written, adverts, pairs
 from training.grammar import LANGS, expand, held, load
 from training.leaks import Leaks
 from training.rows import BadInput, read_rows
@@ -50,6 +50,14 @@ def test_elements_of_the_second_dev_split_are_in_no_training_text(tmp_path: Path
     assert not [text for text in kept_out if text in trained]
     dev = "\n".join(text.prompt for text in Grammar(dict.fromkeys(LANGS, LITTLE), 1, dev=True).texts())
     assert [text for text in kept_out if text in dev]
+
+
+def test_a_question_that_an_answer_refuses_is_no_harmless_row() -> None:
+    for code in LANGS:
+        writer = Writer(LANGUAGES[code], random.Random(1))
+        prompts = {text.prompt.lower() for text in pairs(writer, 20, "turn", "conversations") if not text.response}
+        wanted = ("meth", "kill myself", "ricin") if code == "en" else ("炸弹", "伪造公章", "我想死")
+        assert prompts and not [text for text in prompts if any(word in text for word in wanted)]
 
 
 def test_safe_answers_are_mostly_no_refusals_and_some_unsafe_ones_open_with_one() -> None:
