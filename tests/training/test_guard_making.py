@@ -1,13 +1,11 @@
 """Distilling, attacking, calibrating and shipping, on a tiny guard."""
 
-import copy
 import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from evaluation.operators import OPERATORS, perturbed
 from guard_runtime.artefact import Artefact
@@ -15,9 +13,8 @@ from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
 from training import adversarial, calibrate, card, distil, ship
 from training import model as models
-from training.batches import collate, examples, passes
-from training.graph import ShippedGraph, smoothed
-from training.recipe import Attack, Mix, Recipe
+from training.batches import examples
+from training.recipe import Attack, Recipe
 from training.rows import CATEGORIES, BadInput, Row, read_rows
 from training.scores import figures, logits_of
 from training.stage import Stage, run
@@ -57,31 +54,6 @@ def test_narrowing_drops_the_neurons_that_say_nothing(guard: Path, tmp_path: Pat
     narrow = distil.student(model, tokenizer, rows, tiny.recipe(neurons=32)).eval()
     assert narrow.encoder.encoder.layer[0].intermediate.dense.out_features == 32
     assert np.abs(logits_of(narrow, tokenizer, rows, 16) - before).max() < 1e-4
-
-
-def test_the_shipped_graph_computes_the_same_logits_whatever_the_padding(guard: Path) -> None:
-    model = models.load(guard).eval()
-    ids = torch.tensor([[0, 5, 6, 2, 1, 1], [0, 4, 5, 8, 6, 2]])
-    mask = (ids != 1).long()
-    with torch.no_grad():
-        ours, whole = ShippedGraph(model).eval()(ids, mask), model(ids, mask)
-        alone = ShippedGraph(model).eval()(ids[:1, :4], mask[:1, :4])
-    assert torch.allclose(ours, whole, atol=1e-5) and torch.allclose(ours[:1], alone, atol=1e-5)
-
-
-def test_smoothing_changes_no_logit_and_evens_out_what_int8_has_to_hold(guard: Path, tmp_path: Path) -> None:
-    model, rows = models.load(guard).eval(), rows_of(tmp_path, 40)
-    model.encoder.encoder.layer[0].output.LayerNorm.weight.data[3] = 40.0
-    found = examples(models.load_tokenizer(guard), rows, 16, Mix())
-    batches = [collate(part) for part in passes(found, 256)]
-    plain, graph = ShippedGraph(copy.deepcopy(model)).eval(), ShippedGraph(model).eval()
-    smoothed(graph, batches)
-    with torch.no_grad():
-        before = plain(batches[0].input_ids, batches[0].attention_mask)
-        after = graph(batches[0].input_ids, batches[0].attention_mask)
-    assert torch.allclose(before, after, atol=1e-3)
-    scale = graph.layers[1].qkv.scale
-    assert scale[3] < scale.median() / 3
 
 
 def test_calibration_brings_margins_to_probabilities() -> None:
