@@ -13,11 +13,16 @@ from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
 from guard_runtime.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
+from guard_runtime.token_heads import Heads, TokenHead
 from guard_runtime.tokens import Vocabulary, common_prefix
 
 _MARKS: Mapping[str, Slot] = {QUESTION: Slot.QUESTION, ANSWER: Slot.ANSWER}
 _BORDER = re.compile("(" + "|".join(map(re.escape, _MARKS)) + ")")
 _BLANKS = "\n \t \n"
+_RIGHT: Mapping[str, str] = {_BLANKS: "", _BLANKS[:-1]: "\n", "": WHITESPACE}
+_LEFT: Mapping[str, str] = {_BLANKS: "", _BLANKS[1:]: "\n", "": WHITESPACE}
+"""What is left of blanks on either side of a word, and which characters a template took if so."""
+
 _RAISED = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 _VERBATIM = "'\"<&>\\{{ x }}%"
 
@@ -104,6 +109,29 @@ class Renderer:
             for direction, found in self._family.asked.items()
         }
 
+    def heads(self) -> Heads:
+        """Every head of a family that classifies tokens: its outputs one after the other in the family's order."""
+        found: dict[Direction, TokenHead] = {}
+        first = 0
+        for direction, head in self._family.heads.items():
+            segments = self._segments(direction, asked := self._family.asked[direction][0])
+            self._check_verbatim(direction, asked, segments)
+            judged = self._judged(direction, segments)
+            found[direction] = TokenHead(judged, first, head.risks, self._family.risky, head.kinds, head.run)
+            first = found[direction].end
+        return found
+
+    def _judged(self, direction: Direction, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        """The prompt as far as it is judged: to the answer's end, or to the token that closes the user's turn."""
+        if direction is Direction.RESPONSE:
+            slots = [place for place, segment in enumerate(segments) if segment.slot is Slot.ANSWER]
+            return segments[: slots[-1] + 1]
+        closing = segments[-1].text
+        ends = [closing.find(name) + len(name) for name in self._vocabulary.controls if name in closing]
+        if segments[-1].slot is not None or not ends:
+            raise ArtefactRefused("the chat template closes the user's turn with no control token")
+        return (*segments[:-1], Segment(closing[: min(ends)]))
+
     def text(self, direction: Direction, asked: Asked, words: Mapping[str, str]) -> str:
         """The prompt as the template renders it with these words in place of the marks, the forced prefix included."""
         family = self._family
@@ -144,15 +172,16 @@ class Renderer:
         )
 
     def _segments(self, direction: Direction, asked: Asked) -> tuple[Segment, ...]:
-        rendered = self.text(direction, asked, {})
-        blank = self.text(direction, asked, {mark: f"{_BLANKS}{mark}{_BLANKS}" for mark in _MARKS})
-        pieces = _BORDER.split(rendered)
-        if len(pieces) < 3:
+        rendered = _BORDER.split(self.text(direction, asked, {}))
+        blank = _BORDER.split(self.text(direction, asked, {mark: f"{_BLANKS}{mark}{_BLANKS}" for mark in _MARKS}))
+        if len(rendered) < 3 or rendered[1::2] != blank[1::2]:
             raise ArtefactRefused(f"the chat template leaves the {direction.value} out")
+        sides = [_kept(plain, wide) for plain, wide in zip(rendered[::2], blank[::2], strict=True)]
         segments = []
-        for piece in pieces:
+        for place, piece in enumerate(rendered):
             if piece in _MARKS:
-                segments.append(Segment("", _MARKS[piece], *_stripped(blank, piece)))
+                left, right = sides[place // 2][1], sides[place // 2 + 1][0]
+                segments.append(Segment("", _MARKS[piece], _LEFT[left], _RIGHT[right]))
             elif piece:
                 segments.append(Segment(piece))
         return tuple(segments)
@@ -202,14 +231,11 @@ def _filled(message: Message, words: Mapping[str, str]) -> Message:
     return Message(message.role, content)
 
 
-def _stripped(rendered: str, mark: str) -> tuple[str, str]:
-    """Which characters the template took from the left and the right of a slot filled with blanks around its mark."""
-    left, _, right = rendered.partition(mark)
-    return _side(left[::-1]), _side(right)
-
-
-def _side(outward: str) -> str:
-    """What follows a mark, read away from it: all blanks kept, only newlines gone, or all gone."""
-    if outward.startswith(_BLANKS):
-        return ""
-    return "\n" if outward.startswith(_BLANKS[:-1]) else WHITESPACE
+def _kept(plain: str, blank: str) -> tuple[str, str]:
+    """What of the blanks around two marks is left between them: behind the first mark, and before the second. `plain`
+    is what the template itself says there."""
+    for right in _RIGHT:
+        for left in _LEFT:
+            if blank == right + plain + left:
+                return right, left
+    raise ArtefactRefused("the chat template rewrites the blanks around the words it is given: it cannot be stored")

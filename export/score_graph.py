@@ -72,7 +72,53 @@ class PostHead(nn.Module):
         return torch.tanh(logits / self.cap) * self.cap if self.cap else logits
 
 
-class ScoreGraph(nn.Module):
+class _Prefill(nn.Module):
+    """Rows of new tokens read after earlier ones: the part that all our graphs share."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.decoder = model.base_model
+        self.windows = _windows(model)
+
+    def states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past_row: Tensor,
+        past: Sequence[Tensor],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The last hidden states [B, S, hidden], and the new keys and values."""
+        chosen = [tensor.index_select(0, past_row) for tensor in past]
+        cache = _Past(chosen[0::2], chosen[1::2])
+        masks = self._masks(attention_mask, position_ids, chosen[0].shape[2], chosen[0].dtype)
+        out = self.decoder(
+            input_ids=input_ids,
+            attention_mask=masks if len(masks) > 1 else masks["full_attention"],
+            position_ids=position_ids,
+            past_key_values=cache,
+            cache_position=position_ids[0],
+            use_cache=True,
+        )
+        return out.last_hidden_state, cache.new
+
+    def _masks(self, real: Tensor, positions: Tensor, past: int | Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+        earlier = torch.arange(past, device=real.device)[None].expand(real.shape[0], -1)
+        keys = torch.cat((earlier, positions), 1)
+        distance = positions[:, :, None] - keys[:, None, :]
+        seen = (distance >= 0) & (real[:, None, :] > 0)
+        masks = {"full_attention": _additive(seen, dtype)}
+        if self.windows:
+            masks["sliding_attention"] = _additive(seen & (distance < self.windows), dtype)
+        return masks
+
+
+def _at(states: Tensor, last_index: Tensor) -> Tensor:
+    """Each row's states [B, S, n] at its last real token, [B, n]."""
+    return states.gather(1, last_index[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0].float()
+
+
+class ScoreGraph(_Prefill):
     """(input_ids, attention_mask, position_ids, last_index, past_row, past.*) -> (label_logits, hidden, present.*).
 
     B rows of S new tokens, right-padded, after P earlier ones. `attention_mask` [B, P + S] says which are real,
@@ -81,10 +127,8 @@ class ScoreGraph(nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel, labels: Sequence[int]) -> None:
-        super().__init__()
-        self.decoder = model.get_decoder()
+        super().__init__(model)
         self.post = PostHead(model)
-        self.windows = _windows(model)
         rows = model.get_output_embeddings().weight[list(labels)].detach().float().clone()
         self.register_buffer("labels", rows[None])
 
@@ -97,32 +141,61 @@ class ScoreGraph(nn.Module):
         past_row: Tensor,
         *past: Tensor,
     ) -> tuple[Tensor, ...]:
-        chosen = [tensor.index_select(0, past_row) for tensor in past]
-        cache = _Past(chosen[0::2], chosen[1::2])
-        masks = self._masks(attention_mask, position_ids, chosen[0].shape[2], chosen[0].dtype)
-        out = self.decoder(
-            input_ids=input_ids,
-            attention_mask=masks if len(masks) > 1 else masks["full_attention"],
-            position_ids=position_ids,
-            past_key_values=cache,
-            cache_position=position_ids[0],
-            use_cache=True,
-        )
-        states = out.last_hidden_state
-        place = last_index[:, None, None].expand(-1, 1, states.shape[-1])
-        hidden = states.gather(1, place)[:, 0].float()
+        states, new = self.states(input_ids, attention_mask, position_ids, past_row, past)
+        hidden = _at(states, last_index)
         logits = self.post((hidden[:, None, :] * self.labels).sum(-1))
-        return logits, hidden, *cache.new
+        return logits, hidden, *new
 
-    def _masks(self, real: Tensor, positions: Tensor, past: int | Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-        earlier = torch.arange(past, device=real.device)[None].expand(real.shape[0], -1)
-        keys = torch.cat((earlier, positions), 1)
-        distance = positions[:, :, None] - keys[:, None, :]
-        seen = (distance >= 0) & (real[:, None, :] > 0)
-        masks = {"full_attention": _additive(seen, dtype)}
-        if self.windows:
-            masks["sliding_attention"] = _additive(seen & (distance < self.windows), dtype)
-        return masks
+
+class TokenHeads(nn.Module):
+    """hidden states [B, S, hidden] -> logits [B, S, outputs]: every head's risks and kinds, the heads in turn.
+
+    `weights` holds, for each head, its projection, the scale of its norm, its risks and its kinds: Linear without bias,
+    then RMSNorm, then two Linear without bias (Qwen3Guard-Stream). Written as Einsum, which quantisation leaves alone:
+    the heads are a thousandth of the model, and decide.
+    """
+
+    def __init__(self, weights: Sequence[tuple[Tensor, ...]], epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        for place, head in enumerate(weights):
+            for name, weight in zip(("inner", "norm", "risks", "kinds"), head, strict=True):
+                self.register_buffer(f"{name}{place}", weight.detach().float().clone())
+        self.count = len(weights)
+
+    def forward(self, states: Tensor) -> Tensor:
+        found = []
+        for place in range(self.count):
+            inner = self._product(states.float(), f"inner{place}")
+            scaled = inner * torch.rsqrt(inner.pow(2).mean(-1, keepdim=True) + self.epsilon)
+            scaled = scaled * self.get_buffer(f"norm{place}")
+            found += [self._product(scaled, f"{name}{place}") for name in ("risks", "kinds")]
+        return torch.cat(found, -1)
+
+    def _product(self, states: Tensor, name: str) -> Tensor:
+        return torch.einsum("bsh,oh->bso", states, self.get_buffer(name))
+
+
+class TokenGraph(_Prefill):
+    """`ScoreGraph` for heads that judge every token: `token_logits` [B, S, outputs] beside the outputs it has, and as
+    `label_logits` those of each row's last token."""
+
+    def __init__(self, model: PreTrainedModel, heads: TokenHeads) -> None:
+        super().__init__(model)
+        self.heads = heads
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        last_index: Tensor,
+        past_row: Tensor,
+        *past: Tensor,
+    ) -> tuple[Tensor, ...]:
+        states, new = self.states(input_ids, attention_mask, position_ids, past_row, past)
+        logits = self.heads(states)
+        return _at(logits, last_index), _at(states, last_index), logits, *new
 
 
 def _windows(model: PreTrainedModel) -> int:
@@ -169,7 +242,18 @@ class HeadGraph(nn.Module):
 def write_score_graph(model: PreTrainedModel, labels: Sequence[int], path: Path, *, bytewise: bool = False) -> Shape:
     """Exports the score graph in the model's own precision; `bytewise` stores the embedding in 8 bits."""
     shape = shape_of(model)
-    graph = ScoreGraph(model, labels).eval()
+    _write(ScoreGraph(model, labels), model, shape, path, bytewise=bytewise)
+    return shape
+
+
+def write_token_graph(model: PreTrainedModel, heads: TokenHeads, path: Path, *, bytewise: bool = False) -> Shape:
+    """The same with heads that judge every token."""
+    shape = shape_of(model)
+    _write(TokenGraph(model, heads), model, shape, path, bytewise=bytewise)
+    return shape
+
+
+def _write(graph: _Prefill, model: PreTrainedModel, shape: Shape, path: Path, *, bytewise: bool) -> None:
     embedding = model.get_input_embeddings()
     if bytewise:
         graph.decoder.set_input_embeddings(ByteEmbedding(embedding))
@@ -181,6 +265,7 @@ def write_score_graph(model: PreTrainedModel, labels: Sequence[int], path: Path,
     rows = torch.zeros(2, dtype=torch.int64)
     pasts = [f"past.{layer}.{kind}" for layer in range(shape.layers) for kind in ("key", "value")]
     presents = [name.replace("past", "present", 1) for name in pasts]
+    each = ["token_logits"] if isinstance(graph, TokenGraph) else []
     axes: dict[str, dict[int, str]] = {
         "input_ids": {0: "batch", 1: "tokens"},
         "attention_mask": {0: "batch", 1: "total"},
@@ -189,16 +274,16 @@ def write_score_graph(model: PreTrainedModel, labels: Sequence[int], path: Path,
         "past_row": {0: "batch"},
         "label_logits": {0: "batch"},
         "hidden": {0: "batch"},
+        **{name: {0: "batch", 1: "tokens"} for name in each},
         **{name: {0: "rows", 2: "past"} for name in pasts},
         **{name: {0: "batch", 2: "tokens"} for name in presents},
     }
     inputs = ["input_ids", "attention_mask", "position_ids", "last_index", "past_row", *pasts]
-    outputs = ["label_logits", "hidden", *presents]
+    outputs = ["label_logits", "hidden", *each, *presents]
     try:
-        _export(graph, (ids, mask, positions, last, rows, *past), path, (inputs, outputs), axes)
+        _export(graph.eval(), (ids, mask, positions, last, rows, *past), path, (inputs, outputs), axes)
     finally:
         graph.decoder.set_input_embeddings(embedding)
-    return shape
 
 
 def write_head_graph(model: PreTrainedModel, path: Path) -> None:

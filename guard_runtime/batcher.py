@@ -1,7 +1,7 @@
 """Many coroutines, one model, one thread. No timer: while one batch is on the model, the next one gathers."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -79,6 +79,21 @@ class _Job:
         self.done.set()
 
 
+@dataclass(slots=True, eq=False)
+class _Spare:
+    """Work that nobody waits for, and what its last step gave."""
+
+    steps: Iterator[str]
+    done: anyio.Event = field(default_factory=anyio.Event)
+    found: str = ""
+    error: GuardFailed | None = None
+
+    def fail(self, error: str, cause: Exception | None = None) -> None:
+        self.error = GuardFailed(error)
+        self.error.__cause__ = cause
+        self.done.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`queue`: passages that may wait before callers are turned away. `batch`: passages the model gets at once.
@@ -112,6 +127,7 @@ class Batcher:
         self.observe: Callable[[BatchSeen], None] | None = None
         self._queues: tuple[deque[_Job], ...] = tuple(deque() for _ in Urgency)
         self._running: tuple[_Job, ...] = ()
+        self._spare: deque[_Spare] = deque()
         self._wake = anyio.Event()
         self._closed = "is not running"
 
@@ -155,16 +171,35 @@ class Batcher:
             raise job.error or GuardFailed(f"{self.name}: no verdict")
         return job.verdict
 
+    async def idly(self, steps: Iterator[str]) -> str:
+        """What the last of `steps` gives. Each is taken on the model's thread while nobody waits for a verdict, so that
+        a check waits for one step at most. Raises `GuardFailed` where a step does not come off."""
+        if self._closed:
+            raise GuardFailed(f"{self.name}: {self._closed}")
+        spare = _Spare(steps)
+        self._spare.append(spare)
+        self._wake.set()
+        try:
+            await spare.done.wait()
+        finally:
+            if spare in self._spare:
+                self._spare.remove(spare)
+        if spare.error is not None:
+            raise spare.error
+        return spare.found
+
     async def _serve(self) -> None:
         try:
             while True:
                 self._running = self._take()
-                if not self._running:
+                if self._running:
+                    await self._answer(self._running)
+                    self._running = ()
+                elif self._spare:
+                    await self._step(self._spare[0])
+                else:
                     self._wake = anyio.Event()
                     await self._wake.wait()
-                    continue
-                await self._answer(self._running)
-                self._running = ()
         finally:
             self._close("is shut down")
 
@@ -196,6 +231,23 @@ class Batcher:
         if isinstance(cause, TimeoutError):
             await self._until_free(error)
 
+    async def _step(self, spare: _Spare) -> None:
+        try:
+            with anyio.fail_after(self.limits.patience):
+                found = await self._lane.run(partial(next, spare.steps, None))
+        except TimeoutError as exc:
+            spare.fail(f"{self.name}: a step took more than {self.limits.patience:g} s; its thread hangs", exc)
+            await self._until_free("its thread hangs")
+        except Exception as exc:  # noqa: BLE001 - as in `_answer`: it belongs to whoever wanted the work done
+            spare.fail(f"{self.name}: {type(exc).__name__}", exc)
+        else:
+            if found is None:
+                spare.done.set()
+            else:
+                spare.found = found
+        if spare.done.is_set() and spare in self._spare:
+            self._spare.remove(spare)
+
     def _tell(self, jobs: Sequence[_Job], started: float, *, failed: bool) -> None:
         if self.observe is not None:
             waited = max(started - job.since for job in jobs)
@@ -224,5 +276,8 @@ class Batcher:
         for job in (*self._running, *(job for queue in self._queues for job in queue)):
             if not job.done.is_set():
                 job.fail(f"{self.name}: {why}")
+        for spare in self._spare:
+            spare.fail(f"{self.name}: {why}")
         for queue in self._queues:
             queue.clear()
+        self._spare.clear()

@@ -25,24 +25,27 @@ class Graph(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The keys and values of `tokens`: `states` [2 x layers, heads, tokens, width], keys and values in turn."""
+    """The keys and values of `tokens`: `states` [2 x layers, heads, tokens, width], keys and values in turn. `logits`
+    [tokens, outputs]: what a guard with heads of its own said of each of them; no outputs where it has none."""
 
     tokens: tuple[int, ...]
     states: Array
+    logits: Array
 
     def first(self, count: int) -> "Memory":
         """The memory of the first `count` tokens: what a causal model had after reading only those."""
         if count >= len(self.tokens):
             return self
-        return Memory(self.tokens[:count], np.ascontiguousarray(self.states[:, :, :count]))
+        return Memory(self.tokens[:count], np.ascontiguousarray(self.states[:, :, :count]), self.logits[:count])
 
     def then(self, other: "Memory") -> "Memory":
         """With what was read after it."""
-        return Memory((*self.tokens, *other.tokens), np.concatenate((self.states, other.states), axis=2))
+        states = np.concatenate((self.states, other.states), axis=2)
+        return Memory((*self.tokens, *other.tokens), states, np.concatenate((self.logits, other.logits)))
 
     @property
     def nbytes(self) -> int:
-        return int(self.states.nbytes)
+        return int(self.states.nbytes + self.logits.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,16 @@ class DecoderShape:
 
 
 class Decoder:
-    """Blocking; one call at a time. `least_past`: earlier tokens there always are, masked ones where there are none."""
+    """Blocking; one call at a time. `least_past`: earlier tokens there always are, masked ones where there are none.
+    `outputs`: logits the graph gives for every token, 0 for a graph that gives none."""
 
-    def __init__(self, graph: Graph, shape: DecoderShape, *, least_past: int = 0) -> None:
+    def __init__(self, graph: Graph, shape: DecoderShape, *, least_past: int = 0, outputs: int = 0) -> None:
         self._graph = graph
+        self._outputs = outputs
         self._least_past = least_past
         self.shape = shape
         states = np.zeros((2 * shape.layers, shape.heads, 0, shape.width), shape.dtype)
-        self.nothing = Memory((), states)
+        self.nothing = Memory((), states, np.zeros((0, outputs), np.float32))
 
     def read(self, rows: Sequence[Row]) -> tuple[Reading, ...]:
         """Reads all rows in one batch, right-padded. Raises `GuardFailed` on numbers that are not finite."""
@@ -132,18 +137,21 @@ class Decoder:
         try:
             labels, hidden = outputs["label_logits"], outputs["hidden"]
             states = np.stack([outputs[name] for name in self._names("present")])
+            logits = outputs["token_logits"] if self._outputs else np.zeros((*states.shape[1:4:2], 0), np.float32)
         except (KeyError, ValueError) as exc:
             raise GuardFailed(f"the graph's outputs are not those of a decoder guard: {exc}") from exc
-        if len(labels) != len(rows) or not (np.isfinite(labels).all() and np.isfinite(hidden).all()):
+        if len(labels) != len(rows) or not all(np.isfinite(found).all() for found in (labels, hidden, logits)):
             raise GuardFailed("the decoder's logits are not finite numbers, one row for each text")
+        if logits.shape != (len(rows), states.shape[3], self._outputs):
+            raise GuardFailed(f"the graph gives logits of shape {logits.shape}, not {self._outputs} for every token")
         return tuple(
-            Reading(
-                labels[place],
-                hidden[place],
-                Memory(tuple(row.tokens), np.ascontiguousarray(states[:, place, :, : len(row.tokens)])),
-            )
+            Reading(labels[place], hidden[place], self._memory(row, states[:, place], logits[place]))
             for place, row in enumerate(rows)
         )
+
+    def _memory(self, row: Row, states: Array, logits: Array) -> Memory:
+        new = len(row.tokens)
+        return Memory(tuple(row.tokens), np.ascontiguousarray(states[:, :, :new]), logits[:new].copy())
 
 
 def _distinct(rows: Sequence[Row]) -> tuple[list[Memory], list[int]]:

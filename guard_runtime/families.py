@@ -58,13 +58,25 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What a guard's own head says of a token: one of `risks`, and of which of `kinds`, in the order of its outputs.
+    `prefix` begins the names of its weights. A flag takes `run` risky tokens in a row."""
+
+    prefix: str
+    risks: tuple[str, ...]
+    kinds: tuple[Categories, ...]
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A published guard's contract, as GUARDS.md section 1 gives it.
 
     `messages` go through the checkpoint's own chat template (`wrapper` where the family brings its own); `forced` is
     what the guard always says before its verdict, so that the verdict is one token; `risky` names the words that mean
     unsafe when reading strictly. `published` tells how the whole answer reads, for the generate-and-parse fallback:
-    a JSON key, or "" where the answer is found by its words.
+    a JSON key, or "" where the answer is found by its words. `heads`: those of a guard that says
+    nothing and classifies every token instead.
     """
 
     name: str
@@ -78,7 +90,7 @@ class Family:
     generation_prompt: bool = True
     json_key: str = ""
     rationale: str = ""
-    heads: bool = False
+    heads: Mapping[Direction, Head] = field(default_factory=dict)
 
 
 def _once(categories: Categories = HARMS, **variables: object) -> tuple[Asked, ...]:
@@ -161,33 +173,39 @@ QWEN3GUARD_GEN = Family(
     generation_prompt=False,
 )
 
-STREAM_RISKS = ("Safe", "Unsafe", "Controversial")
-STREAM_KINDS: Mapping[Direction, tuple[Categories, ...]] = {
-    RESPONSE: tuple(
-        _QWEN_KINDS[name]
-        for name in (
-            "Violent",
-            "Sexual Content or Sexual Acts",
-            "Suicide & Self-Harm",
-            "Politically Sensitive Topics",
-            "PII",
-            "Copyright Violation",
-            "Non-violent Illegal Acts",
-            "Unethical Acts",
-        )
-    ),
-}
-"""Qwen3Guard-Stream's category head, in the order of its outputs; the prompt's head adds Jailbreak at the end."""
+_STREAM_RISKS = ("Safe", "Unsafe", "Controversial")
+_STREAM_KINDS = tuple(
+    _QWEN_KINDS[name]
+    for name in (
+        "Violent",
+        "Sexual Content or Sexual Acts",
+        "Suicide & Self-Harm",
+        "Politically Sensitive Topics",
+        "PII",
+        "Copyright Violation",
+        "Non-violent Illegal Acts",
+        "Unethical Acts",
+    )
+)
+STREAM_RUN = 2
+"""Qwen3Guard-Stream's published reading of an answer: unsafe once two tokens in a row are (QwenLM/Qwen3Guard,
+eval/eval_stream.py, `consecutive_unsafe`). A prompt is read at one token, the last of the user's turn."""
 
 QWEN3GUARD_STREAM = Family(
     name="qwen3guard_stream",
     messages=_TURNS,
-    asked=_WITH_ATTACK,
+    asked={
+        PROMPT: _once(CATEGORIES, enable_thinking=False),
+        RESPONSE: _once(HARMS, enable_thinking=False),
+    },
     forced="",
     words=(),
     risky=frozenset({"Unsafe", "Controversial"}),
     generation_prompt=False,
-    heads=True,
+    heads={
+        RESPONSE: Head("", _STREAM_RISKS, _STREAM_KINDS, STREAM_RUN),
+        PROMPT: Head("query_", _STREAM_RISKS, (*_STREAM_KINDS, _QWEN_KINDS["Jailbreak"]), 1),
+    },
 )
 
 _LLAMA_CODES: Mapping[str, Categories] = {

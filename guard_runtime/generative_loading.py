@@ -1,7 +1,7 @@
 """A generative guard, from its folder on disk to a model that gives verdicts."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,24 @@ from guard_runtime.cache import VerdictCache
 from guard_runtime.decoder import Decoder, DecoderShape
 from guard_runtime.devices import ON_CPU, Device, Placement
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import Model
-from guard_runtime.guards.generative import LIMITS, Contract, GenerativeModel, Limits
+from guard_runtime.explainer import Explainer
+from guard_runtime.guard import Counting, Model, Passage
+from guard_runtime.guards.generative import Contract, GenerativeModel
+from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
 from guard_runtime.loading import placed
 from guard_runtime.manifest import Manifest
+from guard_runtime.prefill import LIMITS, Limits
 from guard_runtime.prompt import label_tokens, probes_from_json
 from guard_runtime.reader import Reach, Reader
 from guard_runtime.session import Graph
 from guard_runtime.swap import Swapping
 from guard_runtime.tensorrt import DecoderSizes, Profile, decoder_profile, refuse_unsuited
+from guard_runtime.token_heads import heads_from_json, outputs
 from guard_runtime.tokens import Vocabulary
 from guard_runtime.writer import Writer
+
+Served = GenerativeModel | TokenwiseModel
+"""A guard that writes its verdict, or one that judges every token: a manifest with `heads` is of the second kind."""
 
 GPU_ROWS = 32
 WARM_UP = (16, 64, 256, 1_024)
@@ -67,18 +74,25 @@ def load_generative(
     reach = Reach(section=CHARACTERS_PER_TOKEN * now.limits.tokens * now.limits.windows)
     reader = Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
     reader.counts = partial(_counts, model)
+    if isinstance(now, GenerativeModel) and now.explains:
+        reader.explainer = Explainer(now.name, batcher, partial(_explaining, model))
     return reader
+
+
+def _explaining(model: Model, passage: Passage) -> Iterator[str]:
+    current = model.current if isinstance(model, Swapping) else model
+    return current.explaining(passage) if isinstance(current, GenerativeModel) else iter(())
 
 
 def _counts(model: Model) -> Mapping[str, int]:
     """Of the model that answers now: an engine that has taken over starts from nought."""
     current = model.current if isinstance(model, Swapping) else model
-    return current.counts() if isinstance(current, GenerativeModel) else {}
+    return current.counts() if isinstance(current, Counting) else {}
 
 
 def generative_model(
     artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS, unverified: bool = False
-) -> GenerativeModel:
+) -> Served:
     """Blocking, for one thread, its golden rows scored again. Raises `ArtefactRefused`."""
     manifest = artefact.manifest
     stored = manifest.generative
@@ -89,18 +103,18 @@ def generative_model(
             f"{manifest.name}: the {manifest.precision} graph does not agree with its checkpoint "
             f"({stored.get('parity')}): export it in a higher precision, or allow it by name with `unverified: true`"
         )
-    model = untested(artefact, place=place, limits=limits)
+    make = untested_tokenwise if "heads" in stored else untested
+    model: Served = make(artefact, place=place, limits=limits)
     self_test(manifest, model.forced)
     return model
 
 
 def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> GenerativeModel:
-    """The same, without a look at its golden rows: for export, which measures them."""
-    manifest = artefact.manifest
+    """A guard that writes its verdict, without a look at its golden rows: for export, which measures them."""
+    manifest, limits = artefact.manifest, _within(artefact, limits)
     stored: Mapping[str, Any] = manifest.generative or {}
     probes = probes_from_json(stored.get("prompts"))
     try:
-        shape = DecoderShape(**stored["decoder"])
         stop = frozenset(int(token) for token in stored["stop"])
         tokens = tuple(int(token) for token in stored["label_tokens"])
         contract = Contract(
@@ -116,17 +130,45 @@ def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = 
         raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
     if tokens != label_tokens(probes):
         raise ArtefactRefused(f"{manifest.name}: the graph's label tokens are not those of the prompts, in their order")
-    limits = replace(limits, tokens=min(limits.tokens, manifest.max_tokens))
-    graph = Graph(artefact.model, place, profile=_profile(manifest, place, shape, limits))
-    _check_graph(manifest.name, graph, shape)
-    decoder = Decoder(graph, shape, least_past=1 if graph.device is Device.TENSORRT else 0)
+    decoder = _decoder(artefact, place, limits)
     writer = None
     if artefact.head is not None:
         writer = Writer(decoder, Graph(artefact.head, _beside(place)), stop)
-    model = GenerativeModel(contract, _vocabulary(artefact), decoder, writer, limits)
+    return GenerativeModel(contract, _vocabulary(artefact), decoder, writer, limits)
+
+
+def untested_tokenwise(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> TokenwiseModel:
+    """The same of a guard that judges every token."""
+    manifest, limits = artefact.manifest, _within(artefact, limits)
+    heads = heads_from_json((manifest.generative or {}).get("heads"))
+    contract = TokenContract(
+        name=manifest.name,
+        heads=heads,
+        calibration=manifest.calibration,
+        version=f"{manifest.version}+{artefact.digest[:8]}",
+        operating_points=manifest.operating_points,
+    )
+    decoder = _decoder(artefact, place, limits, outputs(tuple(heads.values())))
+    return TokenwiseModel(contract, _vocabulary(artefact), decoder, limits)
+
+
+def _within(artefact: Artefact, limits: Limits) -> Limits:
+    return replace(limits, tokens=min(limits.tokens, artefact.manifest.max_tokens))
+
+
+def _decoder(artefact: Artefact, place: Placement, limits: Limits, each: int = 0) -> Decoder:
+    """`each`: logits for every token."""
+    manifest = artefact.manifest
+    try:
+        shape = DecoderShape(**(manifest.generative or {})["decoder"])
+    except (KeyError, TypeError) as exc:
+        raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
+    graph = Graph(artefact.model, place, profile=_profile(manifest, place, shape, limits))
+    _check_graph(manifest.name, graph, shape, {"token_logits"} if each else set())
+    decoder = Decoder(graph, shape, least_past=1 if graph.device is Device.TENSORRT else 0, outputs=each)
     if not place.on_cpu:
         decoder.warm_up([length for length in WARM_UP if length <= limits.tokens], limits.rows)
-    return model
+    return decoder
 
 
 def _profile(manifest: Manifest, place: Placement, shape: DecoderShape, limits: Limits) -> Profile | None:
@@ -149,9 +191,9 @@ def _vocabulary(artefact: Artefact) -> Vocabulary:
         raise ArtefactRefused("tokenizer.json is not UTF-8") from exc
 
 
-def _check_graph(name: str, graph: Graph, shape: DecoderShape) -> None:
+def _check_graph(name: str, graph: Graph, shape: DecoderShape, more: set[str]) -> None:
     kinds = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
     inputs = {"input_ids", "attention_mask", "position_ids", "last_index", "past_row", *(f"past.{k}" for k in kinds)}
-    outputs = {"label_logits", "hidden", *(f"present.{kind}" for kind in kinds)}
-    if set(graph.inputs) != inputs or set(graph.outputs) != outputs:
+    found = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
+    if set(graph.inputs) != inputs or set(graph.outputs) != found:
         raise ArtefactRefused(f"{name}: the graph is not a score graph of {shape.layers} layers")

@@ -59,6 +59,16 @@ class Counting(Protocol):
         """Totals since the start, by what is counted."""
 
 
+class Explaining(Protocol):
+    """A guard that says why, in its own words: for the record, never in a caller's path."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def explain(self, conversation: Conversation) -> str:
+        """ "" where it has nothing to say. Raises `GuardError`."""
+
+
 class Model(Protocol):
     """A guard model, as the batcher sees it: blocking, batched, run on one thread."""
 

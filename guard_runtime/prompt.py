@@ -127,7 +127,7 @@ def probes_to_json(probes: Probes) -> dict[str, Any]:
 def _probe_to_json(probe: Probe) -> dict[str, Any]:
     stored: dict[str, Any] = {
         "name": probe.name,
-        "segments": [_segment_to_json(segment) for segment in probe.segments],
+        "segments": [segment_to_json(segment) for segment in probe.segments],
         "forced": probe.forced,
         "labels": _labels_to_json(probe.labels),
         "risky": sorted(probe.risky),
@@ -146,7 +146,7 @@ def _labels_to_json(labels: Sequence[Label]) -> list[dict[str, Any]]:
     return [{"name": label.name, "token": label.token, "word": label.word} for label in labels]
 
 
-def _segment_to_json(segment: Segment) -> dict[str, str]:
+def segment_to_json(segment: Segment) -> dict[str, str]:
     if segment.slot is None:
         return {"text": segment.text}
     return {"slot": segment.slot.value, "left": segment.left, "right": segment.right}
@@ -165,7 +165,7 @@ def probes_from_json(stored: object) -> Probes:
 def _probe(stored: Mapping[str, Any]) -> Probe:
     return Probe(
         name=str(stored["name"]),
-        segments=tuple(_segment(segment) for segment in stored["segments"]),
+        segments=tuple(segment_from_json(segment) for segment in stored["segments"]),
         forced=str(stored["forced"]),
         labels=_labels(stored["labels"]),
         risky=frozenset(stored["risky"]),
@@ -183,7 +183,7 @@ def _labels(stored: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
     return tuple(Label(str(label["name"]), int(label["token"]), str(label["word"])) for label in stored)
 
 
-def _segment(stored: Mapping[str, str]) -> Segment:
+def segment_from_json(stored: Mapping[str, str]) -> Segment:
     if "slot" in stored:
         return Segment(slot=Slot(stored["slot"]), left=stored["left"], right=stored["right"])
     return Segment(text=stored["text"])

@@ -12,7 +12,7 @@ from guard_runtime.batcher import Urgency
 from guard_runtime.cache import VerdictCache
 from guard_runtime.conversation import Conversation, Direction, Part
 from guard_runtime.errors import GuardError
-from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guard import Explaining, OperatingPoints, Passage
 from guard_runtime.verdict import Coverage, Unread, Verdict, worst
 from guard_runtime.windows import Windows, windows
 
@@ -95,6 +95,7 @@ class Reader:
         self._reach = reach
         self._urgency = urgency
         self.counts: Callable[[], Mapping[str, int]] = dict
+        self.explainer: Explaining | None = None
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when one passage of it has no verdict: half a reading is none."""

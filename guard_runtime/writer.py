@@ -1,6 +1,6 @@
 """Text written out by a guard's decoder: answers that have lost their form, and explanations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +26,12 @@ class Writer:
 
     def write(self, tokens: Sequence[int], memory: Memory, limit: int) -> list[int]:
         """What comes after `memory` and `tokens`, without the token that ended it; at most `limit` tokens."""
-        written: list[int] = []
+        return list(self.steps(tokens, memory, limit))
+
+    def steps(self, tokens: Sequence[int], memory: Memory, limit: int) -> Iterator[int]:
+        """The same, one token at a time, each when it is asked for."""
         feed = list(tokens)
-        while len(written) < limit:
+        for _ in range(limit):
             (reading,) = self.decoder.read([Row(feed, memory)])
             memory = memory.then(reading.memory)
             (logits,) = self.logits([reading])
@@ -36,7 +39,6 @@ class Writer:
                 raise GuardFailed("the head's logits are not finite numbers")
             token = int(logits.argmax())
             if token in self.stop:
-                break
-            written.append(token)
+                return
+            yield token
             feed = [token]
-        return written

@@ -44,42 +44,42 @@ class Cascade:
         self.operating_points: OperatingPoints = large.operating_points or small.operating_points
         self.checks = 0
         self.escalated = 0
-        self._small = small
-        self._large = large
+        self.small = small
+        self.large = large
         self._band = band
 
     @property
     def alive(self) -> bool:
-        return self._small.alive and self._large.alive
+        return self.small.alive and self.large.alive
 
     @property
     def queued(self) -> int:
-        return self._small.queued + self._large.queued
+        return self.small.queued + self.large.queued
 
     def counts(self) -> Mapping[str, int]:
         """Its own checks and how many went to the large guard, and what both guards count."""
         found = {"checks": self.checks, "escalated": self.escalated}
-        for place, guard in (("small", self._small), ("large", self._large)):
+        for place, guard in (("small", self.small), ("large", self.large)):
             if isinstance(guard, Counting):
                 found |= {f"{place}_{what}": count for what, count in guard.counts().items()}
         return found
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` where either guard that is needed does."""
-        first = await self._small.check(conversation)
+        first = await self.small.check(conversation)
         self.checks += 1
         if not self._band.holds(first.risk):
             return Verdict(self.name, first.scores, first.spans, first.coverage)
         self.escalated += 1
-        second = await self._large.check(conversation)
+        second = await self.large.check(conversation)
         scores = second.scores if _discerning(second.scores) else _proportioned(second.risk, first.scores)
         return Verdict(self.name, scores, (*first.spans, *second.spans), first.coverage + second.coverage)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Cascade"]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._small.running())
-            await stack.enter_async_context(self._large.running())
+            await stack.enter_async_context(self.small.running())
+            await stack.enter_async_context(self.large.running())
             yield self
 
 

@@ -11,11 +11,11 @@ from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.language import Language, language_of
 from guard_runtime.manifest import Calibration
+from guard_runtime.prefill import LIMITS, Limits, laid_out, read_all
 from guard_runtime.prompt import Label, Probe, Probes, Segment, label_tokens, words
 from guard_runtime.scoring import Logits, label_mass, margin, probability, shares, spread, together, written
 from guard_runtime.tokens import Vocabulary, common_prefix
 from guard_runtime.verdict import Category, Coverage, Unread, Verdict
-from guard_runtime.windows import Windows, windows
 from guard_runtime.writer import Writer
 
 KINDS_FROM = 0.02
@@ -23,6 +23,10 @@ KINDS_FROM = 0.02
 
 MAX_WRITTEN = 256
 """Tokens a guard may write out, as Libra's published script allows."""
+
+
+STEP = 32
+"""Tokens read at once for an explanation: whoever waits for a verdict meanwhile waits for so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +41,6 @@ class Contract:
     rationale: str = ""
     version: str = "0"
     operating_points: OperatingPoints = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`tokens` in one prefill, our own words included; neighbouring windows share `overlap` tokens; of more than
-    `windows` the middle ones are reported as unread. A batch holds at most `rows` rows and `area` padded tokens.
-    `memory` bytes of keys and values are kept for streams. Below `health`, the probability that one of the labels
-    comes next, the answer is written out and parsed.
-
-    On a CPU a batch buys nothing (8 x 128 tokens cost 8 x), and int8 scales are taken over the whole batch, so that one
-    caller's text would move another's score: hence one row.
-    """
-
-    tokens: int = 4_096
-    overlap: int = 128
-    windows: int = 8
-    rows: int = 1
-    area: int = 16_384
-    memory: int = 268_435_456
-    health: float = 0.95
-
-
-LIMITS = Limits()
 
 
 @dataclass(slots=True)
@@ -162,16 +143,35 @@ class GenerativeModel:
     def explain(self, passage: Passage, limit: int = MAX_WRITTEN) -> str:
         """Why the guard says what it says, in its own words: for the record, after the verdict, never instead of it.
         "" for a family that does not explain. Takes up to `limit` decoding steps."""
+        *_, found = self.explaining(passage, limit)
+        return found
+
+    @property
+    def explains(self) -> bool:
+        """Whether it has words for it, and a head to write them with."""
+        return bool(self._contract.rationale) and self._writer is not None
+
+    def explaining(self, passage: Passage, limit: int = MAX_WRITTEN) -> Iterator[str]:
+        """`explain`, one decoding step at a time: "" after each, and at the end the whole. Between two steps the model
+        may be asked for verdicts."""
         if not self._contract.rationale or self._writer is None:
-            return ""
+            yield ""
+            return
         text = self._pieces(passage).texts[0]
         probe, tokens = text.rows[0]
         memory = self._recalled(text, probe, tokens)
-        (reading,) = self._read([Row(tokens[len(memory.tokens) :], memory)])
+        left = tokens[len(memory.tokens) :]
+        for start in range(0, len(left), STEP):
+            (reading,) = self._read([Row(left[start : start + STEP], memory)])
+            memory = memory.then(reading.memory)
+            yield ""
         label = max(probe.labels, key=lambda label: self._logits(reading)[label.token])
         chosen = self._vocabulary.text(label.word + self._contract.rationale)
-        found = self._writer.write(chosen, memory.then(reading.memory), limit)
-        return self._vocabulary.spelled(found).split('"\n}')[0]
+        written = []
+        for token in self._writer.steps(chosen, memory, limit):
+            written.append(token)
+            yield ""
+        yield self._vocabulary.spelled(written).split('"\n}')[0]
 
     def _verdict(self, passage: Passage, piece: _Pieces, scores: Iterator[dict[Category, float]]) -> Verdict:
         found = [next(scores) for _ in piece.texts]
@@ -185,36 +185,12 @@ class GenerativeModel:
         asked = self._contract.probes.get(passage.direction)
         if not asked:
             raise GuardFailed(f"{self._contract.name} does not judge a {passage.direction.value}")
-        context = self._fitting(passage.context)
-        spare = self.limits.tokens - max(self._overhead(probe, passage, context) for probe in asked)
-        if spare < 2 * self.limits.overlap:
-            raise GuardFailed(f"{self._contract.name}: {self.limits.tokens - spare} tokens of prompt leave no room")
-        offsets = self._vocabulary.offsets(passage.text)
-        laid = _laid(len(offsets), spare, self.limits)
-        slices = [(0, len(passage.text))]
-        if len(laid.slices) > 1:
-            slices = [(offsets[start][0], offsets[end - 1][1]) for start, end in laid.slices]
-        texts = [self._text(passage, passage.text[start:end], context, asked) for start, end in slices]
-        unread: tuple[Unread, ...] = ()
-        if laid.unread is not None:
-            lost = offsets[laid.unread[1] - 1][1] - offsets[laid.unread[0]][0]
-            unread = (Unread(passage.path, "too_long", lost),)
-        return _Pieces(texts, unread)
+        laid = laid_out(passage, [probe.segments for probe in asked], self._vocabulary, self.limits)
+        return _Pieces([self._text(passage, window, asked) for window in laid.windows], laid.unread)
 
-    def _text(self, passage: Passage, text: str, context: str | None, asked: Iterable[Probe]) -> _Text:
-        filled = words(Passage(passage.direction, text, context))
+    def _text(self, passage: Passage, window: Passage, asked: Iterable[Probe]) -> _Text:
+        filled = words(window)
         return _Text(passage, tuple((p, tuple(self._vocabulary.tokens(p.segments, filled))) for p in asked))
-
-    def _overhead(self, probe: Probe, passage: Passage, context: str | None) -> int:
-        return len(self._vocabulary.tokens(probe.segments, words(Passage(passage.direction, "", context)))) + 2
-
-    def _fitting(self, context: str | None) -> str | None:
-        """The question's end, in at most a fourth of the room: as a prompt, all of it has been judged already."""
-        if context is None:
-            return None
-        offsets = self._vocabulary.offsets(context)
-        room = self.limits.tokens // 4
-        return context if len(offsets) <= room else context[offsets[-room][0] :]
 
     # -- rows into scores
 
@@ -309,23 +285,8 @@ class GenerativeModel:
     # -- the decoder
 
     def _read(self, rows: Sequence[Row]) -> list[Reading]:
-        """Rows of like length together, within the limits of a batch; answers in the order asked."""
-        found: dict[int, Reading] = {}
-        for batch in self._batches(rows):
-            found.update(zip(batch, self._decoder.read([rows[place] for place in batch]), strict=True))
         self.health.tokens += sum(len(row.tokens) for row in rows)
-        return [found[place] for place in range(len(rows))]
-
-    def _batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for place in sorted(range(len(rows)), key=lambda n: len(rows[n].tokens)):
-            area = (len(batch) + 1) * len(rows[place].tokens)
-            if batch and (len(batch) == self.limits.rows or area > self.limits.area):
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
+        return read_all(self._decoder, rows, self.limits)
 
     def _logits(self, reading: Reading) -> Logits:
         return dict(zip(self._tokens, map(float, reading.labels), strict=True))
@@ -360,16 +321,6 @@ class Forced:
 
     def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
         return self.guard._predict(batch, None)
-
-
-def _laid(length: int, size: int, limits: Limits) -> Windows:
-    """Windows that keep their places while a text grows, so that the keys of all but the last stay good; one for a text
-    without a token."""
-    stride = size - limits.overlap
-    count = max(1, -(-(length - limits.overlap) // stride))
-    if count > limits.windows:
-        return windows(length, size=size, overlap=limits.overlap, limit=limits.windows)
-    return Windows(tuple((n * stride, min(n * stride + size, length)) for n in range(count)))
 
 
 def parsed(answer: str, labels: Sequence[Label], json_key: str) -> Label | None:

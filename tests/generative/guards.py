@@ -6,9 +6,10 @@ from export.render import Renderer, Template
 from guard_runtime.conversation import Direction
 from guard_runtime.decoder import Decoder
 from guard_runtime.families import FAMILIES
-from guard_runtime.guards.generative import LIMITS, Contract, GenerativeModel, Limits
+from guard_runtime.guards.generative import Contract, GenerativeModel
 from guard_runtime.language import Language
 from guard_runtime.manifest import Calibration
+from guard_runtime.prefill import LIMITS, Limits
 from guard_runtime.prompt import Probes, label_tokens
 from guard_runtime.tokens import Vocabulary
 from guard_runtime.writer import Writer

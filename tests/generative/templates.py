@@ -40,7 +40,16 @@ GRANITE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
+QWEN3 = (
+    "{%- for message in messages %}"
+    "{%- if message.role == 'user' %}{{- '<|im_start|>user\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- else %}{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"
+    "{{- message.content.split('</think>')[-1].lstrip('\\n') + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
 TEMPLATES = {
+    "qwen3guard_stream": QWEN3,
     "qwen3guard_gen": QWEN3GUARD,
     "llama_guard_3": LLAMA_GUARD,
     "llama_guard_4": LLAMA_GUARD,

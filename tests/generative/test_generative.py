@@ -12,7 +12,8 @@ from guard_runtime.decoder import Decoder, Memory, Remembered, Row
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.families import FAMILIES
 from guard_runtime.guard import Passage
-from guard_runtime.guards.generative import Contract, GenerativeModel, Limits
+from guard_runtime.guards.generative import Contract, GenerativeModel
+from guard_runtime.prefill import Limits
 from guard_runtime.prompt import Label, Slot, label_tokens, words
 from guard_runtime.verdict import CATEGORIES, Category
 from tests.generative.guards import CALIBRATION, END, VOCABULARY_SIZE, guard, probes, qwen, vocabulary
@@ -120,7 +121,7 @@ def test_memories_stay_within_their_budget_and_the_oldest_goes_first() -> None:
 
     def memory(first: int) -> Memory:
         states = np.zeros((2 * SHAPE.layers, SHAPE.heads, 2, SHAPE.width), np.float32)
-        return Memory((first, first * 10), states)
+        return Memory((first, first * 10), states, np.zeros((2, 0), np.float32))
 
     for first in (1, 2, 3):
         kept.keep(memory(first))

@@ -15,13 +15,14 @@ Array = NDArray[Any]
 
 
 class Twin:
-    """Random weights, float64 inside. `fed` counts the real tokens it was given."""
+    """Random weights, float64 inside. `fed` counts the real tokens it was given. `outputs`: logits for every token."""
 
-    def __init__(self, labels: Sequence[int], vocabulary: int, seed: int = 0) -> None:
+    def __init__(self, labels: Sequence[int], vocabulary: int, seed: int = 0, outputs: int = 0) -> None:
         random = np.random.default_rng(seed)
         self.embedding = random.normal(size=(vocabulary, HIDDEN))
         self.weights = random.normal(size=(LAYERS, 4, HIDDEN, HIDDEN)) * 0.5
         self.head = random.normal(size=(vocabulary, HIDDEN)) * 0.7
+        self.each = random.normal(size=(outputs, HIDDEN))
         self.labels = list(labels)
         self.fed = 0
         self.runs: list[tuple[int, ...]] = []
@@ -48,6 +49,8 @@ class Twin:
             parts = np.exp(scores - scores.max(-1, keepdims=True))
             mixed = parts / parts.sum(-1, keepdims=True) @ whole["value"]
             state = np.tanh(state + mixed.swapaxes(1, 2).reshape(rows, tokens, HIDDEN) @ o)
+        if len(self.each):
+            outputs["token_logits"] = (state @ self.each.T).astype(np.float32)
         hidden = state[np.arange(rows), inputs["last_index"]]
         outputs["hidden"] = hidden.astype(np.float32)
         outputs["label_logits"] = (hidden @ self.head[self.labels].T).astype(np.float32)

@@ -1,6 +1,6 @@
 """Every waiter gets a verdict or an error, whatever the model, the lane or the caller does."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import anyio
@@ -259,3 +259,92 @@ def test_a_real_thread_answers_many_at_once_and_every_batch_is_seen() -> None:
     answered, seen = anyio.run(scenario)
     assert answered == sum(batch.size for batch in seen) == 50
     assert all(batch.size <= 8 and batch.seconds >= 0 and not batch.failed for batch in seen)
+
+
+def test_work_nobody_waits_for_goes_on_between_checks_and_a_check_waits_for_one_step_at_most() -> None:
+    async def scenario() -> tuple[str, list[str]]:
+        seen: list[str] = []
+        batcher: Batcher
+
+        def steps() -> Iterator[str]:
+            for n in range(1, 6):
+                seen.append(f"step {n}")
+                yield f"after {n}"
+
+        def say(batch: Sequence[Passage]) -> Sequence[Verdict]:
+            seen.extend(passage.text for passage in batch)
+            return [verdict() for _ in batch]
+
+        lane = StepLane()
+        batcher = Batcher(Echo(say), name="echo", lane=lane)
+        async with batcher.running(), anyio.create_task_group() as tasks:
+            found: list[str] = []
+
+            async def explain() -> None:
+                found.append(await batcher.idly(steps()))
+
+            tasks.start_soon(explain)
+            await lane.through(2)
+            tasks.start_soon(batcher.check, passage("somebody waits"))
+            await anyio.wait_all_tasks_blocked()
+            await lane.through(9)
+        return found[0], seen
+
+    found, seen = anyio.run(scenario)
+    assert found == "after 5"
+    assert seen == ["step 1", "step 2", "step 3", "somebody waits", "step 4", "step 5"]
+
+
+class StepLane:
+    """A lane that lets through as many pieces of work as it is told; the next one stands on the model meanwhile."""
+
+    def __init__(self) -> None:
+        self._tickets, self._taken = anyio.create_memory_object_stream[None](100)
+
+    async def through(self, count: int) -> None:
+        for _ in range(count):
+            self._tickets.send_nowait(None)
+        await anyio.wait_all_tasks_blocked()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        await self._taken.receive()
+        return work()
+
+    async def free(self) -> None:
+        raise AssertionError("nothing hangs here")
+
+
+def test_a_step_that_fails_is_told_to_whoever_wanted_it_and_the_next_check_is_answered() -> None:
+    async def scenario() -> tuple[str, str]:
+        def steps() -> Iterator[str]:
+            yield ""
+            raise ValueError("the text itself")
+
+        batcher = Batcher(Echo(), name="echo")
+        async with batcher.running():
+            with pytest.raises(GuardFailed) as failed:
+                await batcher.idly(steps())
+            return str(failed.value), await outcome(batcher.check(passage("next")))
+
+    assert anyio.run(scenario) == ("echo: ValueError", "verdict")
+
+
+def test_a_batcher_that_stops_tells_those_whose_work_is_left() -> None:
+    async def scenario() -> list[str]:
+        told: list[str] = []
+        lane = GatedLane()
+        batcher = Batcher(Echo(), name="echo", lane=lane)
+
+        async def explain() -> None:
+            try:
+                await batcher.idly(iter([""]))
+            except GuardFailed as exc:
+                told.append(str(exc))
+
+        async with anyio.create_task_group() as tasks, batcher.running():
+            tasks.start_soon(explain)
+            await lane.busy.wait()
+        await explain()
+        return told
+
+    assert anyio.run(scenario) == ["echo: is shut down"] * 2

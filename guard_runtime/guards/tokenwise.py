@@ -1,0 +1,124 @@
+"""A guard that judges every token with heads of its own: an answer that grows costs its new tokens only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from guard_runtime.conversation import Direction
+from guard_runtime.decoder import Decoder, Memory, Remembered, Row
+from guard_runtime.errors import ArtefactRefused, GuardFailed
+from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.language import Language, language_of
+from guard_runtime.manifest import Calibration
+from guard_runtime.prefill import LIMITS, Laid, Limits, laid_out, read_all
+from guard_runtime.prompt import words
+from guard_runtime.scoring import together
+from guard_runtime.token_heads import Heads, TokenHead, scores
+from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.verdict import Category, Coverage, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TokenContract:
+    """What a tokenwise guard reads in each direction, and how its logits become probabilities."""
+
+    name: str
+    heads: Heads
+    calibration: Mapping[Direction, Mapping[Language, Calibration]]
+    version: str = "0"
+    operating_points: OperatingPoints = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Work:
+    """Counts for the metrics: texts read, tokens read, and tokens spared by memory."""
+
+    checks: int = 0
+    tokens: int = 0
+    spared: int = 0
+
+
+class TokenwiseModel:
+    """Blocking; for one thread. Raises `ArtefactRefused` where a direction has no head.
+
+    What it read it remembers, keys and verdicts, under a budget of bytes: a text is read again from the first token
+    that is another than last time. Nothing follows an answer, so nothing is read in vain.
+    """
+
+    def __init__(
+        self, contract: TokenContract, vocabulary: Vocabulary, decoder: Decoder, limits: Limits = LIMITS
+    ) -> None:
+        if missing := sorted(set(Direction) - set(contract.heads)):
+            raise ArtefactRefused(f"{contract.name}: no head for a {missing[0].value}")
+        self.name = contract.name
+        self.version = contract.version
+        self.operating_points = contract.operating_points
+        self._contract = contract
+        self._vocabulary = vocabulary
+        self._decoder = decoder
+        self.limits = limits
+        self.work = Work()
+        self.remembered = Remembered(limits.memory)
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        """One verdict for each passage. Raises `GuardFailed` rather than guess."""
+        laid = [self._laid(passage) for passage in batch]
+        texts = [self._tokens(window) for one in laid for window in one.windows]
+        memories = iter(self._read(texts))
+        return [self._verdict(one, [next(memories) for _ in one.windows]) for one in laid]
+
+    def counts(self) -> Mapping[str, int]:
+        """Its work, as the metrics show it."""
+        return {name: getattr(self.work, name) for name in Work.__slots__} | {"evicted": self.remembered.evicted}
+
+    @property
+    def forced(self) -> "TokenwiseModel":
+        """Itself: it has no form that it could lose. See `GenerativeModel.forced`."""
+        return self
+
+    def masses(self, passage: Passage) -> list[float]:
+        """None: see `forced`."""
+        return []
+
+    def _head(self, direction: Direction) -> TokenHead:
+        return self._contract.heads[direction]
+
+    def _laid(self, passage: Passage) -> Laid:
+        return laid_out(passage, [self._head(passage.direction).segments], self._vocabulary, self.limits)
+
+    def _tokens(self, window: Passage) -> tuple[int, ...]:
+        return tuple(self._vocabulary.tokens(self._head(window.direction).segments, words(window)))
+
+    def _read(self, texts: Sequence[tuple[int, ...]]) -> list[Memory]:
+        """What was read of each text, logits of every token among it: only what no memory holds is read now."""
+        known = [self.remembered.recall(tokens) or self._decoder.nothing for tokens in texts]
+        unread = [n for n, (tokens, memory) in enumerate(zip(texts, known, strict=True)) if memory.tokens != tokens]
+        rows = [Row(texts[n][len(known[n].tokens) :], known[n]) for n in unread]
+        self.work.checks += len(texts)
+        self.work.tokens += sum(len(row.tokens) for row in rows)
+        self.work.spared += sum(len(memory.tokens) for memory in known)
+        for n, reading in zip(unread, read_all(self._decoder, rows, self.limits), strict=True):
+            known[n] = known[n].then(reading.memory)
+            self.remembered.keep(known[n])
+        return known
+
+    def _verdict(self, laid: Laid, memories: Sequence[Memory]) -> Verdict:
+        windows = laid.windows
+        found = [self._scores(window, laid, memory) for window, memory in zip(windows, memories, strict=True)]
+        length = sum(len(memory.tokens) for memory in memories)
+        coverage = Coverage(1, len(laid.passage.text), len(found), length, 0, laid.unread)
+        return Verdict(self._contract.name, together(found), (), coverage)
+
+    def _scores(self, window: Passage, laid: Laid, memory: Memory) -> dict[Category, float]:
+        direction = laid.passage.direction
+        head = self._head(direction)
+        if len(memory.logits) != len(memory.tokens):
+            raise GuardFailed(f"{self.name}: {len(memory.logits)} verdicts for {len(memory.tokens)} tokens")
+        logits = memory.logits[self._first(head, window, memory) :]
+        return scores(head, logits, self._contract.calibration[direction][language_of(laid.passage.text)])
+
+    def _first(self, head: TokenHead, window: Passage, memory: Memory) -> int:
+        """The first token that counts: the last one of a prompt; of an answer the first that holds something of it."""
+        if not head.every:
+            return len(memory.tokens) - 1
+        before = self._vocabulary.tokens(head.segments[:-1], words(window))
+        return common_prefix(before, memory.tokens)
