@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from export.folder import Order
 from export.quantize import Precision
-from export.to_onnx import Order, export
+from export.to_onnx import export
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.families import FAMILIES
+from guard_runtime.guards.classifier import FAMILY as CLASSIFIER
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -19,12 +21,23 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The artefact's folder; must not exist yet."
 )
-@click.option("--family", required=True, type=click.Choice(sorted(FAMILIES)), help="How the guard is asked.")
+@click.option(
+    "--family",
+    default="",
+    type=click.Choice(["", CLASSIFIER, *sorted(FAMILIES)]),
+    help="How the guard is asked; needed but for a sequence classifier.",
+)
 @click.option("--precision", default="int8", type=click.Choice([p.value for p in Precision]), show_default=True)
 @click.option("--target", default="cpu", type=click.Choice(["cpu", "cuda", "tensorrt"]), show_default=True)
 @click.option("--name", default="", help="The guard's name; the folder's by default.")
 @click.option("--version", default="0.1.0", show_default=True)
-@click.option("--max-tokens", default=4_096, show_default=True, type=click.IntRange(256, 8_192), help="In one prefill.")
+@click.option(
+    "--max-tokens",
+    default=0,
+    type=click.IntRange(0, 8_192),
+    help="In one prefill (4,096 by default) or one window of an encoder (512).",
+)
+@click.option("--labels", type=_FILE, help="YAML: what an encoder's labels mean, docs/export.md.")
 @click.option("--calibration", type=_FILE, help="JSON: {direction: {language: {temperature, bias}}}.")
 @click.option("--rows", type=_FILE, help="JSON lines with prompt, response and, for AUROC, unsafe.")
 @click.option("--head/--no-head", default=True, help="Keep the whole head, for format health and explanations.")

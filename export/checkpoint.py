@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from guard_runtime.errors import ArtefactRefused
 
@@ -25,15 +25,25 @@ class Checkpoint:
     stop: tuple[int, ...]
 
 
-def opened(folder: Path) -> Checkpoint:
-    """Raises `ArtefactRefused` for anything but a whole local folder with safetensors and no code of its own."""
+def encodes(folder: Path) -> bool:
+    """Whether config.json says that this is an encoder with a label for each output."""
+    if not (folder / "config.json").is_file():
+        return False
+    made = _json(folder / "config.json").get("architectures")
+    return isinstance(made, list) and any(str(name).endswith("ForSequenceClassification") for name in made)
+
+
+def opened(folder: Path, loader: Any, *, known: bool = False) -> Checkpoint:
+    """Loads it with `loader`, one of transformers' AutoModel classes. Raises `ArtefactRefused` for anything but a whole
+    local folder with safetensors and no code of its own; `known`: what that code would do is written out here, so that
+    it may lie there, and is not run either."""
     if not folder.is_dir():
         raise ArtefactRefused(f"{folder}: not a local folder; checkpoints are never fetched")
     configs = {name: _json(folder / name) for name in _CONFIGS if (folder / name).is_file()}
     if "config.json" not in configs:
         raise ArtefactRefused(f"{folder}: no config.json")
     for name, content in configs.items():
-        if "auto_map" in content:
+        if "auto_map" in content and not known:
             raise ArtefactRefused(
                 f"{folder / name}: auto_map asks for code of the checkpoint's own to be run; it is not"
             )
@@ -44,13 +54,13 @@ def opened(folder: Path) -> Checkpoint:
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise ArtefactRefused(f"{folder}: no tokenizer.json (save the fast tokenizer with transformers first)")
-    model = _model(folder)
+    model = _model(folder, loader)
     return Checkpoint(folder, model, tokenizer.read_text("utf-8"), _stop(model, configs))
 
 
-def _model(folder: Path) -> PreTrainedModel:
+def _model(folder: Path, loader: Any) -> PreTrainedModel:
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = loader.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,

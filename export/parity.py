@@ -90,19 +90,27 @@ class Reference:
 
 def parity(reference: Reference, model: GenerativeModel, rows: Sequence[Labelled]) -> Parity:
     """Both read the same rows, one by one."""
-    ours = np.array([verdict.risk for row in rows for verdict in model.forced.predict([row.passage])])
-    theirs = np.array([reference.risk(row.passage) for row in rows])
-    off = np.abs(ours - theirs)
-    unsafe = [row.unsafe for row in rows]
+    ours = [verdict.risk for row in rows for verdict in model.forced.predict([row.passage])]
+    theirs = [reference.risk(row.passage) for row in rows]
     masses = [min(found) for row in rows[:IN_FORM_ROWS] if (found := model.masses(row.passage))]
+    in_form = float(np.mean(np.array(masses) >= model.limits.health)) if masses else None
+    return compared(ours, theirs, [row.unsafe for row in rows], in_form)
+
+
+def compared(
+    ours: Sequence[float], theirs: Sequence[float], unsafe: Sequence[bool | None], in_form: float | None = None
+) -> Parity:
+    """p(unsafe) of the artefact and of its checkpoint, on the same rows in the same order."""
+    served, meant = np.array(ours), np.array(theirs)
+    off = np.abs(served - meant)
     return Parity(
-        rows=len(rows),
-        agreement=float(np.mean((ours >= 0.5) == (theirs >= 0.5))),
+        rows=len(served),
+        agreement=float(np.mean((served >= 0.5) == (meant >= 0.5))),
         p99=float(np.quantile(off, 0.99)),
         worst=float(off.max()),
         auroc_checkpoint=auroc(theirs, unsafe),
         auroc_artefact=auroc(ours, unsafe),
-        in_form=float(np.mean(np.array(masses) >= model.limits.health)) if masses else None,
+        in_form=in_form,
     )
 
 

@@ -3,6 +3,7 @@
 The label head is no matrix product and stays as it is; the embedding is stored in 8 bits by `export.score_graph`.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,9 +27,10 @@ class Precision(StrEnum):
     INT4 = "int4"
 
 
-def quantize(source: Path, target: Path, precision: Precision) -> None:
+def quantize(source: Path, target: Path, precision: Precision, operators: Sequence[str] = ("MatMul",)) -> None:
     """Writes `target` from the fp32 or fp16 graph `source`. int8: dynamic, per channel, with reduced range (the same on
-    processors without VNNI). int4: blocks of 32, activations in fp32."""
+    processors without VNNI); products of two activations stay as they are, which optimum's own quantiser has no switch
+    for. int4: blocks of 32, activations in fp32. `operators`: whose weights are stored so."""
     match precision:
         case Precision.FP32 | Precision.FP16:
             save(onnx.load(str(source)), target)
@@ -37,7 +39,7 @@ def quantize(source: Path, target: Path, precision: Precision) -> None:
             quantize_dynamic(
                 str(source),
                 str(target),
-                op_types_to_quantize=["MatMul"],
+                op_types_to_quantize=list(operators),
                 per_channel=True,
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
@@ -46,7 +48,12 @@ def quantize(source: Path, target: Path, precision: Precision) -> None:
             )
         case Precision.INT4:
             quantizer = MatMulNBitsQuantizer(
-                onnx.load(str(source)), bits=4, block_size=BLOCK, is_symmetric=True, accuracy_level=LEVEL
+                onnx.load(str(source)),
+                bits=4,
+                block_size=BLOCK,
+                is_symmetric=True,
+                accuracy_level=LEVEL,
+                op_types_to_quantize=tuple(operators),
             )
             quantizer.process()
             save(quantizer.model.model, target)

@@ -26,15 +26,19 @@ def load_classifier(
     place: Placement = ON_CPU,
     max_queue: int = 512,
     cache_bytes: int = 16 << 20,
+    unverified: bool = False,
 ) -> Reader:
-    """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`.
+    """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`; with `unverified`, not of one that did not
+    agree with the checkpoint it was exported from.
 
     On a CPU the model gets one text at a time: batches buy nothing there, and the next text need not wait.
     For metrics set `batcher.observe`, and read `batcher.queued`, `cache.hits` and `cache.misses`.
     """
     artefact = Artefact.load(folder)
     batch = 1 if place.on_cpu else GPU_BATCH
-    classifier, model = placed(lambda where: Classifier(artefact, place=where, max_rows=batch), place)
+    classifier, model = placed(
+        lambda where: Classifier(artefact, place=where, max_rows=batch, unverified=unverified), place
+    )
     batcher = Batcher(model, name=classifier.name, limits=Limits(queue=max_queue, batch=batch))
     return Reader(classifier, batcher, VerdictCache(cache_bytes, os.urandom(32)))
 

@@ -23,7 +23,7 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative"})
+OPTIONAL = frozenset({"made", "generative", "encoder"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -72,6 +72,7 @@ class Manifest:
     golden: tuple[Golden, ...]
     golden_tolerance: float
     generative: Mapping[str, Any] | None = None
+    encoder: Mapping[str, Any] | None = None
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -150,6 +151,7 @@ class _Mistakes:
             golden=read[2],
             golden_tolerance=float(c["golden_tolerance"]),
             generative=c.get("generative"),
+            encoder=c.get("encoder"),
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
@@ -177,6 +179,7 @@ class _Mistakes:
         family, labels = self._content["family"], self._content["labels"]
         if "generative" not in self._content:
             self._unless(family == "classifier", "family must be classifier")
+            self._unless(isinstance(self._content.get("encoder", {}), dict), "encoder must be an object")
             self._unless(labels == list(LABELS), f"labels must be, in this order: {', '.join(LABELS)}")
             return
         fine = isinstance(self._content["generative"], dict) and _is_like(_NAME)(family) and family != "classifier"

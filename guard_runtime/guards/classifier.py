@@ -1,8 +1,11 @@
 """An encoder with one output per label: the embedded guard, and any other artefact of its family."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +44,18 @@ MIN_UNKNOWN = 16
 SAME_LENGTH = 1.1
 """Rows go in one batch when the longest is at most this much longer than the shortest: padding is work for nothing."""
 
+_CONTROLS = frozenset({"<s>", "</s>", "<pad>", "<unk>", "<mask>"})
+
 REMEMBERED = 64
 """Short texts whose tokens are kept."""
 
 WARM_UP = (16, 128)
 
 Ids = tuple[int, ...]
+
+_FRAME: Mapping[str, Any] = MappingProxyType(
+    {"start": ["<s>"], "between": ["</s>", "</s>"], "end": ["</s>"], "padding": "<pad>", "unknown": "<unk>"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +69,34 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Specials:
-    """The ids this family's input is built with."""
+    """The ids this guard's input is built with. `between`: what stands between a question and its answer, () where an
+    answer is read alone. `unknown`: -1 for a tokenizer that knows every character."""
 
-    start: int
-    end: int
+    start: Ids
+    between: Ids
+    end: Ids
     padding: int
     unknown: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "_Specials":
-        ids = [tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<pad>", "<unk>")]
-        known = [number for number in ids if number is not None]
-        if len(known) < len(ids):
-            raise ArtefactRefused("tokenizer.json lacks one of <s>, </s>, <pad>, <unk>")
-        plain = [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
-        if plain:
-            raise ArtefactRefused(f"tokenizer.json adds words that are not special: {', '.join(plain)}")
-        return cls(*known)
+    def of(cls, tokenizer: Tokenizer, encoder: Mapping[str, Any] | None) -> "_Specials":
+        """As the manifest says; without its section as libra-mini's, whose tokenizer has no words but its own."""
+        if encoder is None:
+            plain = [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
+            if plain:
+                raise ArtefactRefused(f"tokenizer.json adds words that are not special: {', '.join(plain)}")
+            encoder = _FRAME
+        try:
+            parts = [list(encoder[part]) for part in ("start", "between", "end")]
+            rare = [encoder["padding"], *([] if encoder["unknown"] is None else [encoder["unknown"]])]
+            used = dict.fromkeys((*parts[0], *parts[1], *parts[2], *rare))
+            ids = {token: tokenizer.token_to_id(token) for token in used}
+        except (KeyError, TypeError) as exc:
+            raise ArtefactRefused(f"the manifest's encoder section cannot be read: {exc!r}") from exc
+        if None in ids.values():
+            raise ArtefactRefused(f"tokenizer.json lacks one of {', '.join(ids)}")
+        start, between, end = (tuple(ids[token] for token in part) for part in parts)
+        return cls(start, between, end, ids[rare[0]], ids[rare[1]] if len(rare) > 1 else -1)
 
 
 class Classifier:
@@ -84,25 +104,36 @@ class Classifier:
 
     `max_rows` inputs of like length go through the model together. On a CPU that buys nothing, and int8 scales are
     taken over the whole batch, so one caller's text would move another's score: hence 1. Raises `ArtefactRefused` when
-    the artefact does not score its golden rows as it should.
+    the artefact does not score its golden rows as it should, or did not agree with the checkpoint it was exported from
+    and `unverified` does not allow it. `tested` is for export, which has yet to measure both.
     """
 
-    def __init__(self, artefact: Artefact, *, place: Placement = ON_CPU, max_rows: int = 1) -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        *,
+        place: Placement = ON_CPU,
+        max_rows: int = 1,
+        unverified: bool = False,
+        tested: bool = True,
+    ) -> None:
         self.manifest: Manifest = artefact.manifest
         if self.manifest.family != FAMILY:
             raise ArtefactRefused(f"{self.manifest.name}: family {self.manifest.family} is not a {FAMILY}")
+        if tested and not unverified:
+            _refuse_unverified(self.manifest)
         self.name = self.manifest.name
         self.version = f"{self.manifest.version}+{artefact.digest[:8]}.n{VERSION}"
         self.operating_points: OperatingPoints = self.manifest.operating_points
         self._max_rows = max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
-        self._specials = _Specials.of(self._tokenizer)
+        self._specials = _Specials.of(self._tokenizer, self.manifest.encoder)
         self._session = Session(artefact.model, place, profile=self._profile(place))
         if self._session.device is Device.CPU and not place.on_cpu:
             self._max_rows = 1  # a GPU was asked for, and less had to do
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
-        self.golden_difference = self_test(self.manifest, self)
+        self.golden_difference = self_test(self.manifest, self) if tested else 0.0
 
     def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
         """Raises `GuardFailed` when the model fails, `InvalidVerdict` when what it says is no probability."""
@@ -123,15 +154,15 @@ class Classifier:
         return classifier_profile(self._max_rows, self.manifest.max_tokens)
 
     def _read(self, number: int, passage: Passage) -> tuple[list[_Row], Coverage]:
-        readings = _readings(passage.text)
-        calibration = self.manifest.calibration[passage.direction][language_of(readings[0])]
+        found = readings(passage.text)
+        calibration = self.manifest.calibration[passage.direction][language_of(found[0])]
         context = self._context(passage)
         rows: dict[Ids, None] = {}
         unread: list[Unread] = []
-        for reading in readings:
+        for reading in found:
             encoding = self._tokens(reading)
             gap = self._lay_windows(encoding.ids, context, rows)
-            if reading is readings[0]:
+            if reading is found[0]:
                 unread += self._unread(passage, reading, encoding, gap)
         coverage = Coverage(1, len(passage.text), len(rows), sum(map(len, rows)), 0, tuple(unread))
         return [_Row(number, ids, calibration) for ids in rows], coverage
@@ -144,21 +175,20 @@ class Classifier:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _context(self, passage: Passage) -> Ids:
-        """What stands before the text: `<s>`, and for an answer the end of the question too."""
+        """What stands before the text: for an answer the end of the question too, where the guard reads both."""
         specials = self._specials
-        if passage.direction is Direction.PROMPT:
-            return (specials.start,)
+        if passage.direction is Direction.PROMPT or not specials.between:
+            return specials.start
         question = normalise((passage.context or "")[-CONTEXT_CHARACTERS:]).text
         ids = self._tokens(question).ids
-        room = min(CONTEXT_TOKENS, self.manifest.max_tokens // 3)
-        return (specials.start, *ids[-room:], specials.end, specials.end)
+        return (*specials.start, *ids[-context_tokens(self.manifest.max_tokens) :], *specials.between)
 
     def _lay_windows(self, ids: Sequence[int], context: Ids, rows: dict[Ids, None]) -> Slice | None:
         """Adds the windows over these tokens to `rows`; returns the tokens that none of them holds."""
-        size = self.manifest.max_tokens - len(context) - 1
+        size = self.manifest.max_tokens - len(context) - len(self._specials.end)
         laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
         for start, end in laid.slices or ((0, 0),):
-            rows[(*context, *ids[start:end], self._specials.end)] = None
+            rows[(*context, *ids[start:end], *self._specials.end)] = None
         return laid.unread
 
     def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
@@ -203,7 +233,12 @@ class Classifier:
         return scores_of(logits, [row.calibration for row in rows])
 
 
-def _readings(text: str) -> tuple[str, ...]:
+def context_tokens(longest: int) -> int:
+    """Tokens of a question that a guard which takes inputs of `longest` tokens reads before its answer."""
+    return min(CONTEXT_TOKENS, longest // 3)
+
+
+def readings(text: str) -> tuple[str, ...]:
     """The text normalised, as it came, and what it hides. Different texts only; the normalised one first."""
     normal = normalise(text).text
     hidden = (*decoded_runs(text), *(decoded_runs(normal) if normal != text else ()))
@@ -220,9 +255,30 @@ def _tokenizer(content: bytes) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     # A Unigram vocabulary holds its control tokens as ordinary pieces too, so in a text they are cut in two.
-    spelt = Replace(Regex(r"<(?=/?(?:s|pad|unk|mask)>)"), "< ")
-    tokenizer.normalizer = spelt if tokenizer.normalizer is None else Sequences([tokenizer.normalizer, spelt])
+    tokens = _CONTROLS | {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    spelt = [Replace(Regex(_spelt(first, tokens)), f"{first} ") for first in sorted({token[0] for token in tokens})]
+    tokenizer.normalizer = Sequences([*([] if tokenizer.normalizer is None else [tokenizer.normalizer]), *spelt])
     return tokenizer
+
+
+def _spelt(first: str, tokens: Iterable[str]) -> str:
+    """A control token's first character, where the rest of one follows."""
+    rests = sorted(_escaped(token[1:]) for token in tokens if token[0] == first and len(token) > 1)
+    return f"{_escaped(first)}(?={'|'.join(rests)})"
+
+
+def _escaped(text: str) -> str:
+    """`re.escape` would escape characters that this regex dialect (Oniguruma) reads otherwise."""
+    return re.sub(r"[^\w\s]", lambda found: f"\\{found[0]}", text)
+
+
+def _refuse_unverified(manifest: Manifest) -> None:
+    if manifest.encoder is not None and manifest.encoder.get("verified") is not True:
+        raise ArtefactRefused(
+            f"{manifest.name}: the {manifest.precision} graph does not agree with its checkpoint "
+            f"({manifest.encoder.get('parity')}): export it in a higher precision, or allow it by name with "
+            "`unverified: true`"
+        )
 
 
 def scores_of(logits: Logits, calibrations: Sequence[Calibration]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from export.checkpoint import opened
 from export.parity import Reference, auroc
@@ -63,7 +63,7 @@ def passages(count: int) -> list[Passage]:
 
 def test_the_forced_prefill_gives_the_checkpoints_verdict_on_500_rows(source: Path, made: Path) -> None:
     model = generative_model(Artefact.load(made))
-    reference = Reference(opened(source), model._contract, model._vocabulary)
+    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._vocabulary)
     rows = passages(500)
     ours = np.array([verdict.risk for verdict in model.predict(rows)])
     theirs = np.array([reference.risk(row) for row in rows])
@@ -73,7 +73,7 @@ def test_the_forced_prefill_gives_the_checkpoints_verdict_on_500_rows(source: Pa
 
 def test_a_stream_in_onnx_scores_as_a_full_prefill_at_every_step(source: Path, made: Path) -> None:
     model = generative_model(Artefact.load(made))
-    reference = Reference(opened(source), model._contract, model._vocabulary)
+    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._vocabulary)
     answer = "".join(passage.text for passage in passages(12))
     for end in range(1, len(answer), 5):
         passage = Passage(Direction.RESPONSE, answer[:end], "怎么煮饭？")
@@ -212,7 +212,6 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_leaves_nothing(
     ("order", "message"),
     [
         ({"family": "libra"}, "not one of"),
-        ({"family": "qwen3guard_stream"}, "two heads"),
         ({"family": "libra_guard", "target": "tensorrt", "precision": Precision.INT4}, "TensorRT"),
     ],
 )
