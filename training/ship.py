@@ -23,6 +23,7 @@ from guard_runtime.language import LANGUAGES
 from guard_runtime.verdict import CATEGORIES as ORDER
 from training import calibrate, card
 from training import model as models
+from training.augment import beginnings
 from training.batches import collate, examples, passes
 from training.calibrate import Floats
 from training.graph import planned
@@ -36,6 +37,8 @@ AGREEMENT = 0.95
 """With fewer verdicts than these left as they are, int8 broke the guard. The aim is 0.99; the card says what it is."""
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent / "recipes" / "golden.jsonl"
+ANCHORS = Path(__file__).parent / "recipes" / "anchors.jsonl"
+BEGINNINGS_SEED = 3
 ROWS_COMPARED = 1500
 ROWS_SMOOTHED = 400
 NEUTRAL = {d: {lang: {"temperature": 1.0, "bias": 0.0} for lang in LANGUAGES} for d in calibrate.DIRECTIONS}
@@ -64,6 +67,12 @@ class Dev:
     @property
     def benign(self) -> list[bool]:
         return calibrate.benign_rows(self.plain) + [False] * len(self.further)
+
+    @property
+    def looks(self) -> list[Row]:
+        """What thresholds are chosen by beside the rows: beginnings of safe answers, as streams show them; anchors."""
+        safe = [row for row in self.rows if not row.unsafe]
+        return [*beginnings(safe, BEGINNINGS_SEED), *read_rows(ANCHORS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,9 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
         folder.write(calibration=calibration)
         scores = served(folder.guard(), rows, "scores")
         full.write(calibration=calibration)
-        points = calibrate.operating_points(rows, scores, dev.benign)
+        looks = dev.looks
+        shown = np.concatenate([scores, served(folder.guard(), looks, "beginnings")])
+        points = calibrate.operating_points([*rows, *looks], shown, dev.benign + [False] * len(looks))
         agreement = _agreement(full.guard(), rows, scores, points["balanced"])
     if agreement < AGREEMENT:
         raise BadInput(f"int8 agrees with float32 on {agreement:.2%} of verdicts; at least {AGREEMENT:.0%} is needed")

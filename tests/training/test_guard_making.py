@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from evaluation.operators import OPERATORS, perturbed
 from guard_runtime.artefact import Artefact
 from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
-from training import adversarial, calibrate, card, distil, ship
+from training import adversarial, calibrate, card, compare, distil, ship
 from training import model as models
+from training.augment import beginnings, disguises
 from training.batches import examples
 from training.recipe import Attack, Recipe
 from training.rows import CATEGORIES, BadInput, Row, read_rows
@@ -86,6 +88,34 @@ def test_the_balanced_point_keeps_benign_alarms_within_one_in_a_hundred() -> Non
     strict = calibrate.flagged(rows, scores, points["strict"])
     assert flagged.sum() <= strict.sum()
     assert all(points["strict"]["prompt"][c] <= points["balanced"]["prompt"][c] for c in CATEGORIES)
+
+
+def test_safe_rows_of_mixed_sources_and_anchors_count_for_thresholds() -> None:
+    sources = [("calm", False)] * 200 + [("mixed", False)] * 100 + [("mixed", True)] * 100 + [("anchor", True)] * 2
+    rows = [_row(i, unsafe, source) for i, (source, unsafe) in enumerate(sources)]
+    scores = np.full((402, 8), 0.01)
+    scores[200:300, 1] = scores[300:310, 1] = 0.7
+    scores[300:400, 2] = 0.9
+    scores[400:, 4] = 0.62
+    balanced = calibrate.operating_points(rows, scores, calibrate.benign_rows(rows))["balanced"]["prompt"]
+    flagged = calibrate.flagged(rows, scores, {"prompt": balanced, "response": balanced})
+    assert not flagged[:300].any() and flagged[300:].all()
+    assert balanced[CATEGORIES[4]] <= 0.62 - calibrate.MARGIN
+
+
+def test_answers_begin_as_streams_show_them_and_disguises_keep_their_label(tmp_path: Path) -> None:
+    words = " ".join(f"word{i}" for i in range(80))
+    answers = [replace(_row(i, i % 2 == 1), direction="response", response=words) for i in range(60)]
+    begun = list(beginnings(answers, 1))
+    assert all(words.startswith(row.response) and row.source == "beginning" for row in begun)
+    safe = [len(row.response.split()) for row in begun if not row.unsafe]
+    harmful = [len(row.response.split()) for row in begun if row.unsafe]
+    assert len(safe) == 30 and min(safe) >= 3 and max(safe) <= 45
+    assert 0 < len(harmful) < 30 and min(harmful) >= 25
+    spoilt = list(disguises(rows_of(tmp_path, 60), 10, 1))
+    known = {row.id: row for row in rows_of(tmp_path, 60)}
+    assert spoilt and {row.unsafe for row in spoilt} == {True, False}
+    assert all(row.unsafe is known[row.id.removesuffix("-disguise")].unsafe for row in spoilt)
 
 
 def test_shipping_writes_an_artefact_that_serving_takes(guard: Path, tmp_path: Path) -> None:
@@ -193,3 +223,15 @@ def test_a_guard_that_flags_nothing_teaches_the_policy_nothing(guard: Path, base
     assert not any(part.abs().any() for part in arena.policy.parameters())
     calm = [row for row in rows_of(tmp_path, 20) if not row.unsafe]
     assert "attack success 0.000" in adversarial.report(arena, calm, "none")
+
+
+def test_guards_are_compared_on_the_same_rows_with_intervals(
+    guard: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of(tmp_path, 60, seed=7)
+    models.save(models.load(base), models.load_tokenizer(base), tmp_path / "untrained")
+    folders = [str(guard), str(tmp_path / "untrained")]
+    assert compare.main(["--guards", *folders, "--data", str(tmp_path / "rows-7-60.jsonl"), "--every", "2"]) == 0
+    _, _, learned, untrained = capsys.readouterr().out.splitlines()
+    assert learned.startswith("| rows-7-60 | 30 | guard | 1.000 [1.000, 1.000]") and "| untrained |" in untrained
+    assert compare.main(["--guards", str(tmp_path / "none"), "--data", str(tmp_path / "rows-7-60.jsonl")]) == 2
