@@ -1,6 +1,6 @@
 """A decoder graph run over ragged rows that go on from remembered keys and values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,11 @@ character of Chinese and English text with Qwen2.5's tokenizer)."""
 class Graph(Protocol):
     """An ONNX graph, however it is run: named arrays in, named arrays out."""
 
-    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]: ...
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]: ...
+
+
+Hold = Callable[[Mapping[str, Array]], Mapping[str, Any]]
+"""Leaves arrays where the graph runs: `session.Graph.held`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,21 @@ class DecoderShape:
 
 class Decoder:
     """Blocking; one call at a time. `least_past`: earlier tokens there always are, masked ones where there are none.
-    `outputs`: logits the graph gives for every token, 0 for a graph that gives none."""
+    `outputs`: logits the graph gives for every token, 0 for a graph that gives none. `hold`: where there is one, what
+    is `kept` crosses to the device once and not with every text."""
 
-    def __init__(self, graph: Graph, shape: DecoderShape, *, least_past: int = 0, outputs: int = 0) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shape: DecoderShape,
+        *,
+        least_past: int = 0,
+        outputs: int = 0,
+        hold: Hold = lambda arrays: arrays,
+    ) -> None:
         self._graph = graph
+        self._hold = hold
+        self._kept: dict[int, tuple[Memory, Mapping[str, Any]]] = {}
         self._outputs = outputs
         self._least_past = least_past
         self.shape = shape
@@ -104,7 +119,7 @@ class Decoder:
             mask[place, :before] = 1
             mask[place, past : past + new] = 1
             positions[place] = before + np.arange(longest)
-        inputs: dict[str, Array] = {
+        inputs: dict[str, Any] = {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": positions,
@@ -114,20 +129,30 @@ class Decoder:
         }
         return self._readings(rows, self._graph.run(inputs))
 
+    def kept(self, memory: Memory) -> Memory:
+        """The same memory, for rows to go on from as long as the guard lives: an instruction's."""
+        self._kept[id(memory)] = (memory, self._hold(self._arrays(memory.states[:, None])))
+        return memory
+
     def warm_up(self, lengths: Sequence[int], rows: int) -> None:
         """One row, and a whole batch, at each length (tokens), so that no caller waits for the first of its shape."""
         for length in lengths:
             for count in sorted({1, rows}):
                 self.read([Row([0] * length, self.nothing)] * count)
 
-    def _past(self, memories: Sequence[Memory], length: int) -> dict[str, Array]:
+    def _past(self, memories: Sequence[Memory], length: int) -> Mapping[str, Any]:
         if len(memories) == 1 and len(memories[0].tokens) == length:
+            if id(memories[0]) in self._kept:
+                return self._kept[id(memories[0])][1]
             states = memories[0].states[:, None]
         else:
             shape = (2 * self.shape.layers, len(memories), self.shape.heads, length, self.shape.width)
             states = np.zeros(shape, self.shape.dtype)
             for place, memory in enumerate(memories):
                 states[:, place, :, : len(memory.tokens)] = memory.states
+        return self._arrays(states)
+
+    def _arrays(self, states: Array) -> Mapping[str, Array]:
         return dict(zip(self._names("past"), states, strict=True))
 
     def _names(self, kind: str) -> list[str]:

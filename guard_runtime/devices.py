@@ -51,12 +51,16 @@ Loads = Callable[[str], bool]
 class Placement:
     """`devices` in order of preference: the first must really be used, those behind it take the operations it has none
     for. With `degrade` a later one takes the first one's place where that cannot run here. `threads` is never 0, which
-    in a container means "as many as the host has cores". `cache`: the folder for built engines."""
+    in a container means "as many as the host has cores". `cache`: the folder for built engines. `binding`: inputs are
+    bound where the model runs, and what comes back often (an instruction's keys) stays there. `cuda_graphs`: an
+    encoder's single texts are padded to a few lengths, whose launches CUDA records once and replays."""
 
     devices: tuple[Device, ...] = (Device.CPU,)
     threads: int = 1
     degrade: bool = False
     cache: Path | None = None
+    binding: bool = False
+    cuda_graphs: bool = False
 
     @property
     def first(self) -> Device:

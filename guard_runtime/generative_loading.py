@@ -165,7 +165,8 @@ def _decoder(artefact: Artefact, place: Placement, limits: Limits, each: int = 0
         raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
     graph = Graph(artefact.model, place, profile=_profile(manifest, place, shape, limits))
     _check_graph(manifest.name, graph, shape, {"token_logits"} if each else set())
-    decoder = Decoder(graph, shape, least_past=1 if graph.device is Device.TENSORRT else 0, outputs=each)
+    least = 1 if graph.device is Device.TENSORRT else 0
+    decoder = Decoder(graph, shape, least_past=least, outputs=each, hold=graph.held)
     if not place.on_cpu:
         decoder.warm_up([length for length in WARM_UP if length <= limits.tokens], limits.rows)
     return decoder

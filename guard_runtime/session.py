@@ -1,6 +1,7 @@
 """A model on ONNX Runtime. The only file that imports it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+BUCKETS = (16, 32, 64, 128, 256, 512)
+"""Lengths in tokens that single texts are padded to for CUDA graphs: one graph, and its buffers, for each."""
+
 
 class Opened(Protocol):
     """An `onnxruntime.InferenceSession`."""
@@ -28,6 +32,10 @@ class Opened(Protocol):
     def get_outputs(self) -> Sequence[Any]: ...
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]: ...
+
+    def io_binding(self) -> Any: ...
+
+    def run_with_iobinding(self, binding: Any, options: Any = None) -> None: ...
 
 
 class Runtime(Protocol):
@@ -74,6 +82,7 @@ class _Model:
         self, model: bytes, place: Placement = ON_CPU, *, profile: Profile | None = None, runtime: Runtime | None = None
     ) -> None:
         self._session, self.device = _opened(model, place, profile, runtime or OnnxRuntime())
+        self._buffers = "cpu" if self.device is Device.CPU else "cuda"
 
 
 class Graph(_Model):
@@ -81,6 +90,13 @@ class Graph(_Model):
 
     Raises `ArtefactRefused` when the model cannot be loaded, or not there.
     """
+
+    def __init__(
+        self, model: bytes, place: Placement = ON_CPU, *, profile: Profile | None = None, runtime: Runtime | None = None
+    ) -> None:
+        # Its shapes change with every text: no CUDA graph fits twice.
+        super().__init__(model, replace(place, cuda_graphs=False), profile=profile, runtime=runtime)
+        self._bound = place.binding
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -90,27 +106,96 @@ class Graph(_Model):
     def outputs(self) -> tuple[str, ...]:
         return tuple(node.name for node in self._session.get_outputs())
 
-    def run(self, inputs: Arrays) -> Arrays:
-        """Raises `GuardFailed` when the model does."""
+    def held(self, arrays: Arrays) -> Mapping[str, Any]:
+        """The same arrays where the model runs, for `run` to take as often as need be; as they are without binding."""
+        if not self._bound:
+            return arrays
+        return {name: ort.OrtValue.ortvalue_from_numpy(_whole(a), self._buffers, 0) for name, a in arrays.items()}
+
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """Takes arrays and what `held` gave. Raises `GuardFailed` when the model does."""
         try:
-            found = self._session.run(None, dict(inputs))
+            found = self._run_bound(inputs) if self._bound else self._session.run(None, dict(inputs))
         except Exception as exc:  # ONNX Runtime's exceptions share no base but Exception
             raise GuardFailed(f"the model failed: {type(exc).__name__}") from exc
         return dict(zip(self.outputs, found, strict=True))
 
+    def _run_bound(self, inputs: Mapping[str, Any]) -> list[Any]:
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, ort.OrtValue):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, _whole(value))
+        for name in self.outputs:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        found: list[Any] = binding.copy_outputs_to_cpu()
+        return found
+
+
+def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(array)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """One text of one length: buffers whose addresses never change, as a CUDA graph needs them."""
+
+    ids: Any
+    mask: Any
+    logits: Any
+    binding: Any
+    options: Any
+
+    @classmethod
+    def of(cls, session: Opened, length: int, buffers: str) -> "_Bucket":
+        made = ort.OrtValue.ortvalue_from_shape_and_type
+        ids, mask = (made([1, length], np.int64, buffers, 0) for _ in range(2))
+        logits = made([1, int(session.get_outputs()[0].shape[1])], np.float32, buffers, 0)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("input_ids", ids)
+        binding.bind_ortvalue_input("attention_mask", mask)
+        binding.bind_ortvalue_output("logits", logits)
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(length))
+        return cls(ids, mask, logits, binding, options)
+
+    def run(self, session: Opened, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+        room = ((0, 0), (0, self.ids.shape()[1] - input_ids.shape[1]))
+        self.ids.update_inplace(np.pad(input_ids, room))
+        self.mask.update_inplace(np.pad(attention_mask, room))
+        session.run_with_iobinding(self.binding, self.options)
+        return np.array(self.logits.numpy(), dtype=np.float32)
+
 
 class Session(_Model):
-    """int64 input_ids and attention_mask [rows, tokens] -> float32 logits [rows, labels]: see `Graph`."""
+    """int64 input_ids and attention_mask [rows, tokens] -> float32 logits [rows, labels]: see `Graph`. No bucket is
+    longer than `longest` tokens, which the model takes."""
 
     def __init__(
-        self, model: bytes, place: Placement = ON_CPU, *, profile: Profile | None = None, runtime: Runtime | None = None
+        self,
+        model: bytes,
+        place: Placement = ON_CPU,
+        *,
+        profile: Profile | None = None,
+        runtime: Runtime | None = None,
+        longest: int = BUCKETS[-1],
     ) -> None:
         super().__init__(model, place, profile=profile, runtime=runtime)
         self._check_shape()
+        lengths = [n for n in BUCKETS if n <= longest] if place.cuda_graphs else []
+        try:
+            self._buckets = {length: _Bucket.of(self._session, length, self._buffers) for length in lengths}
+        except RuntimeError as exc:
+            raise ArtefactRefused(f"cuda_graphs: no buffers on the device: {exc}") from exc
 
     def run(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         """Raises `GuardFailed` when the model does."""
+        length = next((n for n in self._buckets if input_ids.shape[1] <= n), None)
         try:
+            if length is not None and len(input_ids) == 1:
+                return self._buckets[length].run(self._session, input_ids, attention_mask)
             (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
         except Exception as exc:
             raise GuardFailed(f"the model failed on {input_ids.shape} tokens: {type(exc).__name__}") from exc
@@ -118,7 +203,7 @@ class Session(_Model):
 
     def warm_up(self, lengths: Sequence[int]) -> None:
         """Run once at each length (tokens), so that no caller waits for the first allocation."""
-        for length in lengths:
+        for length in (*lengths, *self._buckets):
             self.run(np.full((1, length), 3, dtype=np.int64), np.ones((1, length), dtype=np.int64))
 
     def _check_shape(self) -> None:
@@ -155,6 +240,8 @@ def _on(model: bytes, devices: Sequence[Device], asked: tuple[Placement, Profile
         folder, options = _engine(model, asked, runtime)
         providers[0] = (PROVIDERS[first], options)
         source = folder / tensorrt.CONTEXT if (folder / tensorrt.CONTEXT).is_file() else model
+    if first is Device.CUDA and asked[0].cuda_graphs:
+        providers[0] = (PROVIDERS[first], {"enable_cuda_graph": "1"})
     why = "" if first is Device.CPU else f": {explained(first, available, runtime.loads)}"
     try:
         session = runtime.open(source, _options(asked[0].threads), providers)

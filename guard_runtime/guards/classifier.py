@@ -129,7 +129,8 @@ class Classifier:
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer, self.manifest.encoder)
-        self._session = Session(artefact.model, place, profile=self._profile(place))
+        longest = self.manifest.max_tokens
+        self._session = Session(artefact.model, place, profile=self._profile(place), longest=longest)
         if self._session.device is Device.CPU and not place.on_cpu:
             self._max_rows = 1  # a GPU was asked for, and less had to do
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])

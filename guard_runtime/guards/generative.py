@@ -296,7 +296,7 @@ class GenerativeModel:
         if not tokens:
             return self._decoder.nothing
         (reading,) = self._decoder.read([Row(tokens, self._decoder.nothing)])
-        return reading.memory
+        return self._decoder.kept(reading.memory)
 
     def _check_labels(self) -> None:
         """Every label is still the token the manifest says, behind the prefix that is forced."""

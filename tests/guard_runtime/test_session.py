@@ -26,6 +26,7 @@ from guard_runtime.tensorrt import (
     refuse_unsuited,
 )
 from guard_runtime.verdict import CATEGORIES, Verdict
+from tests.guard_runtime import tiny
 
 CPU, CUDA, TENSORRT = Device.CPU, Device.CUDA, Device.TENSORRT
 EVERYTHING = tuple(PROVIDERS[device] for device in (TENSORRT, CUDA, CPU))
@@ -213,6 +214,43 @@ def test_a_model_that_fails_is_a_guards_failure() -> None:
     graph = Graph(b"model", runtime=Twin())
     with pytest.raises(GuardFailed, match="RuntimeError"):
         graph.run({"input_ids": np.ones((1, 101), np.int64)})
+
+
+def test_a_bound_graph_gives_what_a_plain_one_gives_and_takes_what_it_holds() -> None:
+    kill = tiny.vocabulary()["kill"]
+    inputs = {"input_ids": np.array([[4, 5, kill], [6, 7, 1]]), "attention_mask": np.array([[1, 1, 1], [1, 1, 0]])}
+    plain, bound = Graph(tiny.model()), Graph(tiny.model(), Placement(binding=True))
+    expected = plain.run(inputs)["logits"]
+    assert plain.held(inputs) is inputs
+    held = bound.held({"input_ids": inputs["input_ids"]})
+    for given in (inputs, {**inputs, **held}, {**inputs, **held}, {name: a[:, ::1] for name, a in inputs.items()}):
+        assert (bound.run(given)["logits"] == expected).all()
+    assert np.ptp(expected) > 1
+    with pytest.raises(GuardFailed):
+        bound.run({**inputs, "attention_mask": np.ones((2, 3), np.float32)})
+
+
+def test_texts_padded_to_lengths_of_fixed_buffers_score_as_they_are() -> None:
+    plain, padded = Session(tiny.model()), Session(tiny.model(), Placement(cuda_graphs=True))
+    random = np.random.default_rng(3)
+    for length in (1, 16, 17, 40, 512, 513, 3):
+        ids = random.integers(4, len(tiny.vocabulary()), (1, length))
+        mask = np.ones_like(ids)
+        mask[0, 8:] = random.integers(0, 2, max(0, length - 8))
+        assert (padded.run(ids, mask) == plain.run(ids, mask)).all()
+    both = random.integers(4, 20, (2, 9))
+    assert (padded.run(both, np.ones_like(both)) == plain.run(both, np.ones_like(both))).all()
+
+
+def test_cuda_records_graphs_for_encoders_alone_and_only_where_asked() -> None:
+    options = {"enable_cuda_graph": "1"}
+    twins = [Twin(), Twin(), Twin()]
+    Graph(b"model", Placement((CUDA, CPU), cuda_graphs=True), runtime=twins[0])
+    Session(b"model", Placement((CUDA, CPU)), runtime=twins[1])
+    with pytest.raises(ArtefactRefused, match="cuda_graphs: no buffers"):
+        Session(b"model", Placement((CUDA, CPU), cuda_graphs=True), runtime=twins[2])
+    given = [twin.opened[0][1][0] for twin in twins]
+    assert given == [PROVIDERS[CUDA], PROVIDERS[CUDA], (PROVIDERS[CUDA], options)]
 
 
 def test_a_library_that_nobody_has_does_not_load() -> None:
