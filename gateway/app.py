@@ -34,8 +34,9 @@ from gateway.moderator import Enquiry, Moderator
 from gateway.openapi import AZURE, document
 from gateway.provider import refuse_forbidden
 from gateway.receipts import Receipts
-from gateway.sinks import LogSink, Record, Sink
+from gateway.sinks import Analyst, Auditor, LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, presented
+from guard_runtime.guard import Explaining
 from guard_runtime.language import language_of
 
 MODERATIONS = Moderations()
@@ -51,7 +52,7 @@ def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Di
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered,
-    `decoders` to its tokenizer, where that is known."""
+    `decoders` to its tokenizer, where that is known. `explaining`: guards that say why for the audit log."""
 
     judge: Judge
     tenants: Tenants
@@ -59,6 +60,7 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     decoders: Mapping[str, Decoder] = field(default_factory=dict)
     sinks: Sequence[Sink] | None = None
+    explaining: Sequence[Explaining] = ()
     version: str = "0"
 
 
@@ -66,8 +68,9 @@ def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
     metrics = Metrics()
     receipts = Receipts()
-    sinks = (*([LogSink()] if gateway.sinks is None else gateway.sinks), metrics, receipts)
-    desk = _Desk(gateway, Gatekeeper(gateway.judge, sinks), metrics, receipts)
+    kept = [LogSink()] if gateway.sinks is None else gateway.sinks
+    analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
+    desk = _Desk(gateway, Gatekeeper(gateway.judge, (*kept, metrics, receipts, analyst)), metrics, receipts, analyst)
     served = dialects(gateway.decoders)
     routes = [
         *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
@@ -100,8 +103,11 @@ Serve = Callable[[Request, str], Awaitable[Response]]
 class _Desk:
     """The endpoints."""
 
-    def __init__(self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics, receipts: Receipts) -> None:
+    def __init__(
+        self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics, receipts: Receipts, analyst: Analyst
+    ) -> None:
         self._gateway = gateway
+        self._analyst = analyst
         self._gatekeeper = gatekeeper
         self._metrics = metrics
         self._receipts = receipts
@@ -115,6 +121,9 @@ class _Desk:
                 await stack.enter_async_context(guard.running())
                 self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
                 self._metrics.counts(guard)
+            if self._gateway.explaining:
+                await stack.enter_async_context(self._analyst.running())
+                self._metrics.counts(self._analyst)
             for upstream in {id(route.upstream): route.upstream for route in self._gateway.routes.values()}.values():
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._gateway.version, self._gateway.judge.version)

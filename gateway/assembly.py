@@ -37,7 +37,7 @@ from guard_runtime.breaker import Breaker
 from guard_runtime.devices import Device, Placement
 from guard_runtime.families import FAMILIES
 from guard_runtime.generative_loading import Serving, limits_on, load_generative
-from guard_runtime.guard import Guard
+from guard_runtime.guard import Explaining, Guard
 from guard_runtime.guards.cascade import Band, Cascade
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
 from guard_runtime.guards.rules import Rules
@@ -60,7 +60,32 @@ def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
     upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
     routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
     decoders = {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
-    return Gateway(judge, config.tenants, routes, limits=config.limits, decoders=decoders, version=version)
+    explaining = [
+        explainer
+        for file, guard in zip(config.guards, judge.guards, strict=False)
+        for explainer in _explaining(file, guard)
+    ]
+    return Gateway(
+        judge,
+        config.tenants,
+        routes,
+        limits=config.limits,
+        decoders=decoders,
+        explaining=explaining,
+        version=version,
+    )
+
+
+def _explaining(file: GuardFile, guard: Guard) -> list[Explaining]:
+    """Those who are to say why, in a cascade too. Raises `ConfigError` for one that cannot."""
+    if isinstance(file, CascadeFile) and isinstance(guard, Cascade):
+        return [*_explaining(file.small, guard.small), *_explaining(file.large, guard.large)]
+    if not isinstance(file, GenerativeFile) or not file.analysis or not isinstance(guard, Reader):
+        return []
+    if guard.explainer is None:
+        what = f"guard {file.name}: analysis: it says nothing but its verdict"
+        raise ConfigError((f"{what} -- take libra_guard or instruct, exported with its head",))
+    return [guard.explainer]
 
 
 def _decoder(model: str, path: Path) -> Decoder:

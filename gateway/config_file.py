@@ -160,7 +160,8 @@ class ClassifierFile(PlacedFile):
 
 
 class GenerativeFile(PlacedFile):
-    """An artefact of `python -m export`. `memory_bytes` of keys and values are kept for streams."""
+    """An artefact of `python -m export`. `memory_bytes` of keys and values are kept for streams. `analysis`: it says
+    why in the audit log, where a policy records text."""
 
     kind: Literal["generative"]
     name: Label
@@ -168,6 +169,7 @@ class GenerativeFile(PlacedFile):
     max_tokens: int = Field(default=4_096, ge=256, le=8_192)
     memory_bytes: int = Field(default=268_435_456, ge=0, le=1 << 40)
     unverified: bool = False
+    analysis: bool = False
 
 
 class RemoteFile(_File):

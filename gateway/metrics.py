@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.sinks import Record
+from gateway.sinks import Analyst, Record
 from guard_runtime.guard import Counting, Guard
 
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -59,8 +59,8 @@ class Metrics:
         """Reads a guard's queue depth whenever it is asked."""
         self._queue.labels(guard).set_function(depth)
 
-    def counts(self, guard: Guard) -> None:
-        """Reads what a guard counts of its own work whenever it is asked."""
+    def counts(self, guard: Guard | Analyst) -> None:
+        """Reads what a guard, or the analyst, counts of its own work whenever it is asked."""
         if isinstance(guard, Counting):
             self._work.guards[guard.name] = guard
 

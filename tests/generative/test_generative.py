@@ -243,7 +243,12 @@ def test_an_answer_is_never_blamed_for_attacking_the_guard() -> None:
 def test_an_explanation_is_written_after_the_verdict_on_the_same_keys() -> None:
     model, _ = guard(head=favoured("因为"))
     assert model.explain(Passage(RESPONSE, TEXT, QUESTION), limit=3) == "因为" * 3
+    steps = list(model.explaining(Passage(RESPONSE, TEXT * 5, QUESTION), limit=3))
+    assert steps == [""] * (len(steps) - 1) + ["因为" * 3]
+    assert len(steps) > 3 + 3, "a long text is read in pieces, too, so that nobody waits for all of it"
+    assert model.explains
     silent, _ = guard("llama_guard_3", head={})
+    assert not silent.explains
     assert silent.explain(Passage(RESPONSE, TEXT, QUESTION)) == ""
 
 

@@ -2,13 +2,18 @@
 
 import itertools
 
+import anyio
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.render import Renderer, Template
-from guard_runtime.conversation import Direction
+from gateway.judge import Judge, Judgement
+from gateway.policy import Action, Reason
+from guard_runtime.batcher import Batcher
+from guard_runtime.cache import VerdictCache
+from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.decoder import Decoder, Row
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.families import FAMILIES, STREAM_RUN
@@ -17,12 +22,14 @@ from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
 from guard_runtime.manifest import Calibration
 from guard_runtime.prefill import LIMITS, Limits
 from guard_runtime.prompt import Segment, Slot, words
+from guard_runtime.reader import Reader
 from guard_runtime.token_heads import Heads, TokenHead, heads_from_json, heads_to_json, margins, outputs, scores
 from guard_runtime.verdict import Category
 from tests.generative.guards import CALIBRATION, VOCABULARY_SIZE, qwen
 from tests.generative.qwen import NOT_CALLED_SPECIAL, SPECIAL
 from tests.generative.templates import QWEN3
 from tests.generative.twin import SHAPE, Twin
+from tests.served import blocking
 
 PROMPT, RESPONSE = Direction.PROMPT, Direction.RESPONSE
 FAMILY = FAMILIES["qwen3guard_stream"]
@@ -287,3 +294,22 @@ def test_a_template_that_closes_no_turn_is_refused() -> None:
 def test_a_head_is_a_value() -> None:
     head = heads()[PROMPT]
     assert head == TokenHead(head.segments, head.first, head.risks, head.risky, head.kinds, head.run)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_logit_that_is_no_number_blocks_and_never_allows(direction: Direction) -> None:
+    twin = Broken([0], VOCABULARY_SIZE, outputs=23)
+    model = TokenwiseModel(TokenContract("g", heads(), CALIBRATION), qwen(), Decoder(twin, SHAPE, outputs=23))
+    guard = Reader(model, Batcher(model, name="g"), VerdictCache(0, b"k"))
+    conversation = Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), TEXT),)),))
+    if direction is RESPONSE:
+        conversation = conversation.reply(Part(("choices", 0), TEXT))
+
+    async def judged() -> Judgement:
+        async with guard.running():
+            return await Judge([guard]).judge(blocking(), conversation)
+
+    found = anyio.run(judged)
+    assert found.decision.action is Action.BLOCK
+    assert found.decision.reason is Reason.GUARD_FAILURE
+    assert not found.verdicts
