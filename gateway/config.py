@@ -7,13 +7,22 @@ from pathlib import Path
 
 from gateway import yaml_file
 from gateway.body import Limits
-from gateway.config_file import ConfigFile, GuardFile, ListenFile, ModelFile, UpstreamFile
+from gateway.config_file import (
+    ConfigFile,
+    GuardFile,
+    ListenFile,
+    ModelFile,
+    OpenAIFile,
+    ReaderFile,
+    UpstreamFile,
+)
 from gateway.errors import ConfigError
 from gateway.policy import Policy
 from gateway.policy_folder import PolicyFolder, load_policies
 from gateway.tenants import Tenant, Tenants, hashed, new_key, weakness
 from gateway.wording import Checked, check, suggestion
 from gateway.yaml_file import Keys, Mistake, YamlFile
+from guard_runtime.conversation import MediaKind
 
 MIN_PEPPER = 32
 PEPPER_ADVICE = "key_pepper: ${LIBRAGATE_KEY_PEPPER}, with a long random value: openssl rand -hex 32"
@@ -32,6 +41,7 @@ class Config:
     upstreams: Mapping[str, UpstreamFile]
     models: Mapping[str, ModelFile]
     policies: Mapping[str, Policy]
+    readers: Mapping[MediaKind, ReaderFile]
     tenants: Tenants
     keys: Mapping[str, str] = field(repr=False)
 
@@ -71,6 +81,7 @@ class _Sense:
         yield from self._guards()
         for name, model in self.content.models.items():
             yield from self._named("upstream", model.upstream, self._names("upstreams"), ("models", name, "upstream"))
+        yield from self._readers()
         for name, tenant in self.content.tenants.items():
             keys = ("tenants", name)
             yield from self._named("policy", tenant.policy, self.folder.names, (*keys, "policy"))
@@ -95,6 +106,16 @@ class _Sense:
         for n, name in enumerate(names):
             if name in names[:n]:
                 yield self._at(("guards", n, "name"), f"a second guard is called {name}", "give it another name")
+
+    def _readers(self) -> Iterator[Mistake]:
+        for kind, reader in self.content.readers.each().items():
+            keys = ("readers", kind.value)
+            yield from self._named("upstream", reader.upstream, self._names("upstreams"), (*keys, "upstream"))
+            if reader.kind == "transcribe" and kind is not MediaKind.AUDIO:
+                yield self._at((*keys, "kind"), "only audio can be transcribed", "use describe")
+            upstream = self.content.upstreams.get(reader.upstream)
+            if reader.kind == "transcribe" and upstream is not None and not isinstance(upstream, OpenAIFile):
+                yield self._at((*keys, "upstream"), f"{upstream.kind} cannot transcribe", "use one of kind openai")
 
     def _named(self, kind: str, name: str, known: frozenset[str], keys: Keys) -> Iterator[Mistake]:
         if name not in known:
@@ -160,6 +181,7 @@ def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], pol
         upstreams=content.upstreams,
         models=content.models,
         policies=policies,
+        readers=content.readers.each(),
         tenants=Tenants(hashes, pepper),
         keys=shown,
     )

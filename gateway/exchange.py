@@ -18,6 +18,7 @@ from gateway.judge import Judge, Judgement, is_outage, named
 from gateway.ledger import Ledger
 from gateway.outcome import Ended, StreamOutcome
 from gateway.policy import Action, OnBlock, Policy, Rewrite
+from gateway.readers import Readers
 from gateway.rewriters import CannotMask, edited, mask_edits, refusal, rewrite_of
 from gateway.sinks import Record, Sink
 from gateway.streaming import GuardedStream, Terms
@@ -75,9 +76,10 @@ class Exchange:
 class Gatekeeper:
     """Serves exchanges. Every one ends in exactly one reply and one record."""
 
-    def __init__(self, judge: Judge, sinks: Sequence[Sink]) -> None:
+    def __init__(self, judge: Judge, sinks: Sequence[Sink], readers: Readers) -> None:
         self._judge = judge
         self._sinks = tuple(sinks)
+        self._readers = readers
 
     async def serve(self, exchange: Exchange) -> Response:
         """The reply, whatever happens on the way: a failure is a reply in the dialect's error shape."""
@@ -108,6 +110,7 @@ class Gatekeeper:
         return await self._answered(exchange, (body, judgement), answer, ledger)
 
     async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
+        conversation = await self._readers.read(conversation)
         ledger.saw(conversation.direction, conversation.judged)
         try:
             judgement = await self._judge.judge(exchange.policy, conversation)

@@ -35,6 +35,8 @@ class Ledger:
         """The pieces a look was about."""
         for part in parts:
             how = "trusted" if trusted else "scanned" if part.text is not None else "unread"
+            if part.media is not None and part.media.read_by:
+                how = f"read by {part.media.read_by}"
             self.read.append(Read(direction, dotted(part.path), str(part.kind), len(part.text or ""), how))
 
     def streamed(self, outcome: StreamOutcome) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import orjson
@@ -14,6 +14,7 @@ from gateway.errors import GatewayError, GuardUnavailable
 from gateway.exchange import headers_of, outcome_of
 from gateway.judge import Judge, Judgement, named
 from gateway.ledger import Ledger
+from gateway.readers import Readers
 from gateway.sinks import Record
 from gateway.tenants import Tenant
 from guard_runtime.conversation import Conversation
@@ -38,13 +39,16 @@ class Moderator:
     """Every enquiry ends in exactly one reply and one record. A guard that gives no verdict makes it a 503 whatever the
     policy says of failures: the verdict is all that was asked for."""
 
-    def __init__(self, judge: Judge, dialect: Moderations, write: Callable[[Record], None]) -> None:
+    def __init__(self, judge: Judge, dialect: Moderations, write: Callable[[Record], None], readers: Readers) -> None:
         self._judge = judge
+        self._readers = readers
         self._dialect = dialect
         self._write = write
 
     async def serve(self, enquiry: Enquiry) -> Response:
         ledger = Ledger()
+        read = [await self._readers.read(conversation) for conversation in enquiry.conversations]
+        enquiry = replace(enquiry, conversations=tuple(read))
         for conversation in enquiry.conversations:
             ledger.saw(conversation.direction, conversation.judged)
         judgements: list[Judgement] = []

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,6 +98,20 @@ class OpenAICompatible:
             # After a whole answer the connection is back in the pool by now, and this does nothing.
             reply.response.close()
 
+    async def transcribed(self, model: str, type: str, sound: bytes) -> Json:
+        """What `/audio/transcriptions` answers for a sound of this MIME type. Raises `UpstreamError`."""
+        boundary = secrets.token_hex(16)
+        content = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        form = _form(boundary, {"model": model, "response_format": "json"}, type, sound)
+        reply = await self._sent("/v1/audio/transcriptions", form, content)
+        try:
+            async with asyncio.timeout(self._endpoint.timeouts.whole):
+                return await reply.object(self._endpoint.max_answer)
+        except TimeoutError:
+            raise _late(self.name, "did not finish its answer", self._endpoint.timeouts.whole) from None
+        finally:
+            reply.response.close()
+
     @asynccontextmanager
     async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
         reply = await self._asked(path, body)
@@ -110,18 +125,22 @@ class OpenAICompatible:
             reply.response.close()
 
     async def _asked(self, path: str, body: Json) -> "_Reply":
+        return await self._sent(path, outgoing(body), {})
+
+    async def _sent(self, path: str, payload: bytes, headers: Mapping[str, str]) -> "_Reply":
         """The reply, once its status says that an answer follows."""
         if self._session is None:
             raise RuntimeError(f"upstream {self.name} is asked before running() was entered")
         session, url = self._session, self._endpoint.url(path)
-        payload = outgoing(body)
-        return await self._patience.call(lambda: self._attempt(session, url, payload))
+        return await self._patience.call(lambda: self._attempt(session, url, payload, headers))
 
-    async def _attempt(self, session: aiohttp.ClientSession, url: URL, payload: bytes) -> "_Reply":
+    async def _attempt(
+        self, session: aiohttp.ClientSession, url: URL, payload: bytes, headers: Mapping[str, str]
+    ) -> "_Reply":
         timeouts = self._endpoint.timeouts
         try:
             async with asyncio.timeout(timeouts.first_byte):
-                response = await session.post(url, data=payload, allow_redirects=False)
+                response = await session.post(url, data=payload, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             failure = _unreached(self.name, exc, timeouts)
         else:
@@ -232,6 +251,18 @@ class _Events:
             self._ended = not chunk
             self._ready = iter(self._decoder.flush()) if self._ended else self._decoder.decode(chunk)
         raise StopAsyncIteration
+
+
+def _form(boundary: str, fields: Mapping[str, str], type: str, sound: bytes) -> bytes:
+    """A multipart form of these fields and one file."""
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    name = f"sound.{type.partition('/')[2]}"
+    head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+    head += f"Content-Type: {type}\r\n\r\n"
+    return head.encode() + sound + f"\r\n--{boundary}--\r\n".encode()
 
 
 def _failed(name: str, what: str) -> UpstreamError:

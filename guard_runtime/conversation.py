@@ -1,6 +1,6 @@
 """What a guard reads: a conversation, whatever API it came in by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Path = tuple[str | int, ...]
@@ -34,12 +34,30 @@ class Kind(StrEnum):
     MEDIA = "media"
 
 
+class MediaKind(StrEnum):
+    IMAGE = "image"
+    AUDIO = "audio"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What is in a part that is no text, where the body itself holds it: its MIME type, and its bytes in base64, to the
+    letter as the model gets them. It is content: never logged. `read_by` names who has put it into words."""
+
+    kind: MediaKind
+    type: str
+    data: str = field(repr=False)
+    read_by: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One piece of a turn, and where it sits in the body.
 
     `text` is None where a text guard cannot read the piece (an image, a sound, a field nobody knows). Such a part is
-    kept, never dropped: the policy's `on_unreadable` answers for it.
+    kept, never dropped: the policy's `on_unreadable` answers for it. A part of kind MEDIA with a text was read by a
+    reader, or is a file of plain text; the text stands nowhere in the body.
     `path` leads to the string in the body. Where the string itself is JSON (tool-call arguments), the path goes on
     inside it behind the marker "$json": `("messages", 2, ..., "arguments", "$json", "city")`.
     """
@@ -47,6 +65,7 @@ class Part:
     path: Path
     text: str | None
     kind: Kind = Kind.TEXT
+    media: Media | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gateway.body import Limits
 from gateway.exchange import Route
 from gateway.judge import Judge
 from gateway.policy import Action, DirectionPolicy, Policy, Rewrite, Rule
+from gateway.readers import Readers
 from gateway.server import serve_config
 from gateway.sinks import MemorySink
 from gateway.tenants import Tenant, Tenants, hashed
@@ -52,6 +53,7 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     deadline: float = 5.0
     sink: MemorySink = field(default_factory=MemorySink)
+    readers: Readers = field(default_factory=Readers)
 
     @property
     def gateway(self) -> Gateway:
@@ -65,6 +67,7 @@ class Parts:
             routes={"m": Route(self.upstream, "upstream-m"), "big": Route(self.upstream, "upstream-big")},
             limits=self.limits,
             sinks=(self.sink,),
+            readers=self.readers,
         )
 
 

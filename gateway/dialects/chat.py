@@ -14,16 +14,18 @@ from gateway.dialects.fields import (
     items,
     joined,
     mapping,
+    only_names,
     refuse_unknown,
     require_names,
     strangers,
     text,
 )
+from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.dialects.openai_errors import blocked_body, error_body
 from gateway.dialects.options import Options
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy import Action
-from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
+from guard_runtime.conversation import Conversation, Kind, Media, MediaKind, Part, Path, Role, Turn
 
 ROLES: Mapping[str, Role] = {
     "developer": Role.SYSTEM,
@@ -253,9 +255,21 @@ def _piece(piece: Json, path: Path, kind: Kind) -> Iterator[Part]:
             raise BadRequest(f"{name} must be a string", param=name)
         yield from text(piece[found], (*path, found), Kind.REFUSAL if found == "refusal" else kind)
     else:
-        media = mapping(piece.get(found), (*path, found))
-        yield from text(media.get("filename"), (*path, found, "filename"), Kind.NAME)
-        yield Part((*path, found), None, Kind.MEDIA)
+        holder = mapping(piece.get(found), (*path, found))
+        yield from text(holder.get("filename"), (*path, found, "filename"), Kind.NAME)
+        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))
+
+
+def _media(found: str, holder: Json) -> Media | None:
+    """What is sent along, where nothing stands beside it: a stored file could be another."""
+    match found:
+        case "image_url" if holder.keys() <= {"url", "detail"} and only_names(holder.get("detail")):
+            return of_url(MediaKind.IMAGE, holder.get("url"))
+        case "input_audio" if holder.keys() <= {"data", "format"}:
+            return of_sound(holder.get("format"), holder.get("data"))
+        case "file" if holder.keys() <= {"file_data", "filename"}:
+            return of_url(MediaKind.FILE, holder.get("file_data"))
+    return None
 
 
 def _call(call: object, path: Path) -> Iterator[Part]:

@@ -21,6 +21,7 @@ ANSWER_NAMES = frozenset(
         "service_tier",
         "obfuscation",
         "usage",
+        "moderation",
         "prompt_filter_results",
     }
 )

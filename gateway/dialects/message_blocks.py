@@ -10,8 +10,9 @@ from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
+from gateway.dialects.media import media_part, of_base64
 from gateway.errors import BadRequest
-from guard_runtime.conversation import Kind, Part, Path
+from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path
 
 Reader = Callable[[object, Path], Iterator[Part]]
 
@@ -52,6 +53,17 @@ def _media(value: object, path: Path) -> Iterator[Part]:
     yield Part(path, None, Kind.MEDIA)
 
 
+def _picture(value: object, path: Path) -> Iterator[Part]:
+    yield from media_part(path, _embedded(MediaKind.IMAGE, value))
+
+
+def _embedded(kind: MediaKind, source: object) -> Media | None:
+    """What is sent along, and nothing beside it."""
+    if not isinstance(source, Mapping) or source.keys() != {"type", "media_type", "data"} or source["type"] != "base64":
+        return None
+    return of_base64(kind, source["media_type"], source["data"])
+
+
 def _source(value: object, path: Path) -> Iterator[Part]:
     """Where a document comes from: text that is sent along can be read, all else cannot."""
     source = mapping(value, path)
@@ -63,7 +75,7 @@ def _source(value: object, path: Path) -> Iterator[Part]:
             yield from content(source.get("content"), (*path, "content"), Kind.TEXT)
             known = frozenset({"content"})
         case _:
-            yield Part(path, None, Kind.MEDIA)
+            yield from media_part(path, _embedded(MediaKind.FILE, source))
             return
     for key in unread(source, known, frozenset({"type", "media_type"})):
         yield Part((*path, key), None)
@@ -106,7 +118,7 @@ BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "text": {"text": _text(Kind.TEXT), "citations": _citations},
     "thinking": {"thinking": _text(Kind.REASONING), "signature": _signature},
     "redacted_thinking": {"data": _redacted},
-    "image": {"source": _media},
+    "image": {"source": _picture},
     "document": {
         "source": _source,
         "title": _text(Kind.NAME),

@@ -6,10 +6,11 @@ from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted, items, mapping, refuse_unknown, require_names, text
+from gateway.dialects.media import media_part, of_url
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy import Action, Decision, worst_of
-from guard_runtime.conversation import Conversation, Direction, Kind, Part, Path, Role, Turn
+from guard_runtime.conversation import Conversation, Direction, MediaKind, Part, Path, Role, Turn
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 
 MAX_INPUTS = 100
@@ -135,7 +136,9 @@ def _parts(piece: Json, path: Path) -> Iterator[Part]:
     require_names(piece, frozenset({"type"}), path)
     refuse_unknown(piece, frozenset({"type", str(found)}), path)
     if found == "image_url":
-        yield Part((*path, "image_url"), None, Kind.MEDIA)
+        holder = piece.get("image_url")
+        url = holder.get("url") if isinstance(holder, Mapping) and len(holder) == 1 else holder
+        yield from media_part((*path, "image_url"), of_url(MediaKind.IMAGE, url))
     elif isinstance(piece.get("text"), str):
         yield from text(piece["text"], (*path, "text"))
     else:

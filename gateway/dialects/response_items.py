@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
 from gateway.dialects.logprobs import spelled
+from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.errors import BadRequest
-from guard_runtime.conversation import Kind, Part, Path, Role
+from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path, Role
 
 Reader = Callable[[object, Path], Iterator[Part]]
 
@@ -206,13 +207,29 @@ def piece_parts(piece: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
         known = frozenset({field, "annotations", "logprobs"})
     elif found in PIECE_MEDIA:
         yield from text(piece.get("filename"), (*path, "filename"), Kind.NAME)
-        yield Part(path, None, Kind.MEDIA)
+        yield from media_part(path, _media_of(found, piece), name=piece.get("filename"))
         known = PIECE_MEDIA[found] | {"filename"}
     else:
         yield Part((*path, "type"), None)
         return
     for key in unread(piece, known, PIECE_NAMES):
         yield Part((*path, key), None)
+
+
+def _media_of(found: str, piece: Json) -> Media | None:
+    """What is sent along, where nothing stands beside it: a stored file or an address could be another."""
+    if piece.get("file_id") or piece.get("file_url"):
+        return None
+    match found:
+        case "input_audio":
+            sound = piece.get("input_audio")
+            if not isinstance(sound, Mapping) or sound.keys() != {"data", "format"}:
+                return None
+            return of_sound(sound["format"], sound["data"])
+        case "input_file":
+            return of_url(MediaKind.FILE, piece.get("file_data"))
+        case _:
+            return of_url(MediaKind.IMAGE, piece.get("image_url"))
 
 
 def tool_parts(tools: object, path: Path) -> Iterator[Part]:

@@ -113,7 +113,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what is no text is a part without text",
         CHAT,
-        "        yield Part((*path, found), None, Kind.MEDIA)\n",
+        '        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))\n',
         "",
         ("wire_04_content_of_every_shape_is_read_or_answered_for",),
     ),
@@ -369,8 +369,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "control tokens are text",
         CLASSIFIER,
-        """r"<(?=/?(?:s|pad|unk|mask)>)""",
-        """r"<(?=never)""",
+        "(?={'|'.join(rests)})",
+        "(?=never)",
         ("threat_01_injection_of_control_tokens_is_spelt_out_and_not_obeyed",),
     ),
     Mutant(

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.__main__ import main
-from gateway.assembly import judge_of
+from gateway.assembly import gateway_of, judge_of
 from gateway.config import Config, load_config
 from gateway.errors import ConfigError
 from gateway.metrics import Metrics
@@ -94,6 +94,17 @@ def test_a_cascade_has_the_name_and_the_band_of_the_config(folder: Path) -> None
     assert isinstance(guard, Cascade)
     assert guard.name == "pair"
     assert guard.version == "scripted@1+far@libra@/chat/completions[0.2,0.8)"
+
+
+def test_readers_are_made_of_the_upstreams_that_config_names(folder: Path) -> None:
+    path = written(folder, "{kind: scripted}")
+    ears = "up: {kind: scripted}, ears: {kind: openai, base_url: 'http://127.0.0.1:9/v1'}"
+    image, audio = "{upstream: up, model: see, timeout: 3, bytes: 9}", "{kind: transcribe, upstream: ears, model: hear}"
+    text = path.read_text("utf-8").replace("up: {kind: scripted}", ears)
+    path.write_text(f"{text}readers: {{image: {image}, audio: {audio}}}\n", "utf-8")
+    config = load_config(path, {})
+    readers = gateway_of(config, judge_of(config), "0").readers
+    assert [upstream.name for upstream in readers.upstreams] == ["up", "ears"]
 
 
 def test_a_remote_guard_takes_what_the_config_says(folder: Path) -> None:

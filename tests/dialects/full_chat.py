@@ -122,6 +122,18 @@ ANSWER: dict[str, Any] = {
 }
 
 
+JUDGED = {
+    "type": "moderation_result",
+    "model": "omni-moderation-latest",
+    "flagged": False,
+    "categories": {"self-harm/intent": False},
+    "category_scores": {"self-harm/intent": 0.01},
+    "category_applied_input_types": {"self-harm/intent": ["text"]},
+}
+RESULTS = {"type": "moderation_results", "model": "omni-moderation-latest", "results": [JUDGED]}
+MODERATION = {"input": RESULTS, "output": RESULTS}
+
+
 def chunk(*choices: dict[str, Any], **fields: Any) -> Event:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "demo"}
     return Event({**head, "choices": list(choices), **fields})
@@ -151,7 +163,7 @@ EVENTS: tuple[Event, ...] = (
     chunk(piece(0, {"audio": {"id": "a1", "transcript": "hello"}}), provider="Some One", citations=["a b"]),
     chunk(piece(0, {}, "stop", stop_reason="END", content_filter_results={"hate": {"severity": "safe"}})),
     chunk(piece(1, {}, "length")),
-    chunk(usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
+    chunk(usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, moderation=MODERATION),
 )
 
 HI = {"role": "user", "content": "hi"}

@@ -48,6 +48,7 @@ EVENTS: tuple[Event, ...] = (
     chunk(1, "有个人"),
     chunk(0, "", "stop", stop_reason="END"),
     chunk(1, "", "length", content_filter_results={"hate": {"severity": "safe"}}),
+    Event({**HEAD, "choices": [], "system_fingerprint": "fp"}),
     Event({**HEAD, "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}),
 )
 

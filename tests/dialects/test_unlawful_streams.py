@@ -9,7 +9,6 @@ import pytest
 
 from gateway.dialects.dialect import Event
 from gateway.upstreams import Scripted, Step
-from tests.dialects import full_chat, full_completions, full_messages, full_responses
 from tests.served import KEY, Parts, record, served
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -131,73 +130,3 @@ def test_interleaved_tool_calls_are_each_read_whole() -> None:
 
 def _calls(choice: Any) -> list[tuple[int, str]]:
     return [(one["index"], one["function"]["arguments"]) for one in choice["delta"].get("tool_calls", ())]
-
-
-FULL = {
-    "/v1/chat/completions": (full_chat, "content"),
-    "/v1/completions": (full_completions, "text"),
-    "/v1/messages": (full_messages, "text"),
-    "/v1/responses": (full_responses, "delta"),
-}
-
-
-@pytest.mark.parametrize("path", FULL)
-@pytest.mark.parametrize("how", ["one character a chunk", "as it comes"])
-def test_every_field_of_a_schema_is_released_as_it_was_cleared(path: str, how: str) -> None:
-    full: Any = FULL[path][0]
-    script: list[Step] = [*full.EVENTS] if how == "as it comes" else [e for e in full.EVENTS for e in _split(e)]
-    if path in ("/v1/chat/completions", "/v1/completions"):
-        script.append(END)
-    parts = Parts(upstream=Scripted("s", lambda body: {}, lambda body: script))
-    body = {**_asked(path), "model": "m", "stream": True}
-    with served(parts.gateway) as url:
-        raw = httpx.post(f"{url}{path}", json=body, headers=HEADERS, timeout=60)
-        written: Any = record(parts)
-    assert raw.status_code == 200, raw.text
-    assert written["outcome"] == "allowed", (written, raw.text[-600:])
-    assert written["characters"]["released"] == written["characters"]["cleared"] > 0
-    assert written["characters"]["unguarded"] == 0
-
-
-def _asked(path: str) -> dict[str, Any]:
-    say = [{"role": "user", "content": "hello"}]
-    return {
-        "/v1/chat/completions": {"messages": say, "n": 2},
-        "/v1/completions": {"prompt": ["a", "b"]},
-        "/v1/messages": {"messages": say, "max_tokens": 100},
-        "/v1/responses": {"input": "hello"},
-    }[path]
-
-
-def _split(event: Event) -> list[Event]:
-    """The event once for every character of its longest delta of plain text; other events as they are."""
-    data: Any = event.data
-    for holder in _holders(data):
-        for field in ("content", "text", "reasoning_content", "refusal", "thinking", "partial_json", "delta"):
-            said = holder.get(field)
-            if isinstance(said, str) and len(said) > 1 and "logprobs" not in json.dumps(data):
-                pieces = []
-                for letter in said:
-                    copy = json.loads(json.dumps(data))
-                    next(h for h in _holders(copy) if h.get(field) == said)[field] = letter
-                    pieces.append(Event(copy, event.name))
-                return pieces if _only_text(data, field) else [event]
-    return [event]
-
-
-def _holders(data: Any) -> list[Any]:
-    if not isinstance(data, dict):
-        return []
-    deltas = [choice.get("delta", choice) for choice in data.get("choices", ()) if isinstance(choice, dict)]
-    own = [data] if str(data.get("type", "")).endswith(".delta") else []
-    return [*deltas, *([data["delta"]] if isinstance(data.get("delta"), dict) else []), *own]
-
-
-def _only_text(data: Any, field: str) -> bool:
-    """Whether the event holds nothing else that would be said again with every character."""
-    holders = [holder for holder in _holders(data) if isinstance(holder, dict)]
-    names = {"type", "index", "role", "finish_reason", "item_id", "output_index", "content_index", "summary_index"}
-    extra = {
-        key for holder in holders for key, value in holder.items() if isinstance(value, str | list | dict) and value
-    }
-    return len(holders) == 1 and extra <= {field, *names, "sequence_number"}
