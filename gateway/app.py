@@ -33,6 +33,7 @@ from gateway.metrics import Metrics
 from gateway.moderator import Enquiry, Moderator
 from gateway.openapi import AZURE, document
 from gateway.provider import refuse_forbidden
+from gateway.readers import Readers
 from gateway.receipts import Receipts
 from gateway.sinks import Analyst, Auditor, LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, presented
@@ -61,6 +62,7 @@ class Gateway:
     decoders: Mapping[str, Decoder] = field(default_factory=dict)
     sinks: Sequence[Sink] | None = None
     explaining: Sequence[Explaining] = ()
+    readers: Readers = field(default_factory=Readers)
     version: str = "0"
 
 
@@ -70,7 +72,13 @@ def create_app(gateway: Gateway) -> Starlette:
     receipts = Receipts()
     kept = [LogSink()] if gateway.sinks is None else gateway.sinks
     analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
-    desk = _Desk(gateway, Gatekeeper(gateway.judge, (*kept, metrics, receipts, analyst)), metrics, receipts, analyst)
+    desk = _Desk(
+        gateway,
+        Gatekeeper(gateway.judge, (*kept, metrics, receipts, analyst), gateway.readers),
+        metrics,
+        receipts,
+        analyst,
+    )
     served = dialects(gateway.decoders)
     routes = [
         *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
@@ -111,7 +119,7 @@ class _Desk:
         self._gatekeeper = gatekeeper
         self._metrics = metrics
         self._receipts = receipts
-        self._moderator = Moderator(gateway.judge, MODERATIONS, gatekeeper.write)
+        self._moderator = Moderator(gateway.judge, MODERATIONS, gatekeeper.write, gateway.readers)
         self._up = False
 
     @asynccontextmanager
@@ -124,7 +132,8 @@ class _Desk:
             if self._gateway.explaining:
                 await stack.enter_async_context(self._analyst.running())
                 self._metrics.counts(self._analyst)
-            for upstream in {id(route.upstream): route.upstream for route in self._gateway.routes.values()}.values():
+            asked = (*(route.upstream for route in self._gateway.routes.values()), *self._gateway.readers.upstreams)
+            for upstream in {id(upstream): upstream for upstream in asked}.values():
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._gateway.version, self._gateway.judge.version)
             for tenant in self._gateway.tenants:

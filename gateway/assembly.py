@@ -18,6 +18,7 @@ from gateway.config_file import (
     LiteLLMFile,
     OpenAIFile,
     PlacedFile,
+    ReaderFile,
     RemoteFile,
     RulesGuardFile,
     ScriptedFile,
@@ -31,6 +32,7 @@ from gateway.exchange import Route
 from gateway.judge import Judge
 from gateway.litellm_upstream import LiteLLM, Vendor
 from gateway.openai_upstream import Endpoint, OpenAICompatible
+from gateway.readers import Describer, MediaReader, Readers, Transcriber
 from gateway.retries import Retries
 from gateway.upstreams import Scripted, Timeouts, Upstream
 from guard_runtime.breaker import Breaker
@@ -72,6 +74,7 @@ def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
         limits=config.limits,
         decoders=decoders,
         explaining=explaining,
+        readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
         version=version,
     )
 
@@ -174,6 +177,12 @@ def _remote(file: RemoteFile) -> Guard:
         dialogue = ChatGuard(FAMILIES[file.family], file.temperature, file.bias)
     breaker = Breaker(failures=file.failures, seconds=file.pause)
     return load_remote(file.name, server, dialogue, breaker, cache_bytes=file.cache_bytes)
+
+
+def _reader(file: ReaderFile, upstream: Upstream) -> MediaReader:
+    if file.kind == "transcribe" and isinstance(upstream, OpenAICompatible):
+        return Transcriber(upstream, file.model, file.timeout, file.bytes)
+    return Describer(upstream, file.model, file.timeout, file.bytes)
 
 
 def _upstream(name: str, file: UpstreamFile) -> Upstream:

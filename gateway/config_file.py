@@ -12,6 +12,7 @@ from gateway.tenants import HASH_PREFIX
 from gateway.upstreams import Timeouts
 from gateway.wording import complaint, shown, suggestion
 from guard_runtime.breaker import Breaker
+from guard_runtime.conversation import MediaKind
 from guard_runtime.guards.cascade import ABOVE
 from guard_runtime.guards.remote import Server
 from guard_runtime.verdict import Category
@@ -281,6 +282,30 @@ class ModelFile(_File):
     tokenizer: str = Field(default="", min_length=1)
 
 
+class ReaderFile(_File):
+    """A model that puts media into words for the guards. `describe`: a chat model that takes it in a message;
+    `transcribe`: a speech model behind `/audio/transcriptions` of an `openai` upstream. `bytes`: the largest
+    piece."""
+
+    kind: Literal["describe", "transcribe"] = "describe"
+    upstream: str
+    model: ModelName
+    timeout: float = Field(default=20.0, gt=0, le=600)
+    bytes: int = Field(default=4 << 20, ge=1, le=64 << 20)
+
+
+class ReadersFile(_File):
+    """Who reads what. Without a reader, media is what `on_unreadable` answers for."""
+
+    image: ReaderFile | None = None
+    audio: ReaderFile | None = None
+    file: ReaderFile | None = None
+
+    def each(self) -> dict[MediaKind, ReaderFile]:
+        found = {kind: getattr(self, kind.value) for kind in MediaKind}
+        return {kind: file for kind, file in found.items() if file is not None}
+
+
 class TenantFile(_File):
     """`key_variable` names an environment variable that holds one more key; where it is not set, a key is made."""
 
@@ -297,5 +322,6 @@ class ConfigFile(_File):
     guards: list[GuardFile] = Field(default=[])
     upstreams: dict[Label, UpstreamFile] = Field(default={})
     models: dict[ModelName, ModelFile] = Field(default={})
+    readers: ReadersFile = ReadersFile()
     tenants: dict[Label, TenantFile] = Field(default={})
     key_pepper: Secret = Field(default="", repr=False)
