@@ -36,6 +36,7 @@ _SEPARATED = re.compile(
 )
 _SPELLED_OUT = re.compile(r"(?<!\w)[A-Za-z]([ .\-_*|])[A-Za-z](?:\1[A-Za-z]){2,}(?!\w)")
 _LETTER = re.compile(f"[A-Za-z{_HAN}]")
+_RARE = re.compile("[^\t\n\r -~\u4e00-\u9fff]")
 
 _NOT_FORMAT_BUT_UNSEEN = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0\ufff0\ufff1\ufff2\ufff3\ufff4"
@@ -86,10 +87,15 @@ def _settled(text: str, passes: Sequence[Pass]) -> Normalised:
 
 
 def _seen(current: Normalised) -> Normalised:
-    unseen = {character for character in set(current.text) if _is_unseen(character)}
+    unseen = {character for character in _rare(current.text) if _is_unseen(character)}
     if not unseen:
         return current
     return _edited(current, ((i, i + 1, "") for i, c in enumerate(current.text) if c in unseen))
+
+
+def _rare(text: str) -> set[str]:
+    """Which characters of the text could be unseen, compatible forms or joining: neither plain ASCII nor common Han."""
+    return set(_RARE.findall(text))
 
 
 def _is_unseen(character: str) -> bool:
@@ -109,14 +115,14 @@ def _composed(current: Normalised) -> Normalised:
     if current.text.isascii():
         return current
     current = _each_compatible(current)
-    joining = {character for character in set(current.text) if _joins(character)}
+    joining = {character for character in _rare(current.text) if _joins(character)}
     return _edited(current, _clusters(current.text, joining)) if joining else current
 
 
 def _each_compatible(current: Normalised) -> Normalised:
     one: dict[str, str] = {}
     many: dict[str, str] = {}
-    for character in set(current.text):
+    for character in _rare(current.text):
         form = unicodedata.normalize("NFKC", character)
         if form != character and len(form) <= MAX_EXPANSION:
             (one if len(form) == 1 else many)[character] = form
