@@ -133,7 +133,13 @@ def _classifier(file: ClassifierFile, folder: Path) -> Guard:
         shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
-    guard = load_classifier(path, place=_place(file, folder), max_queue=file.max_queue, cache_bytes=file.cache_bytes)
+    guard = load_classifier(
+        path,
+        place=replace(_place(file, folder), cuda_graphs=file.cuda_graphs),
+        max_queue=file.max_queue,
+        cache_bytes=file.cache_bytes,
+        unverified=file.unverified,
+    )
     return _named(guard, file.name, path)
 
 
@@ -154,7 +160,7 @@ def _generative(file: GenerativeFile, folder: Path) -> Guard:
 
 def _place(file: PlacedFile, folder: Path) -> Placement:
     devices = tuple(Device(name) for name in file.providers)
-    return Placement(devices, file.threads, file.degrade, folder / file.engine_cache)
+    return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
 
 
 def _named(guard: Reader, name: str, path: Path) -> Reader:

@@ -141,10 +141,12 @@ class LimitsFile(_File):
 
 
 class PlacedFile(_File):
-    """Where a model of ours runs. `engine_cache` is a folder for what TensorRT builds, relative to config.yaml."""
+    """Where a model of ours runs (docs/providers.md). `engine_cache` is a folder for what TensorRT builds, relative to
+    config.yaml."""
 
     providers: list[Provider] = Field(default=["cpu"], min_length=1, max_length=3)
     degrade: bool = False
+    io_binding: bool = False
     engine_cache: str = Field(default="engines", min_length=1)
     threads: int = Field(default=1, ge=1, le=256)
     max_queue: int = Field(default=512, ge=1, le=1_000_000)
@@ -158,6 +160,8 @@ class ClassifierFile(PlacedFile):
     kind: Literal["classifier"]
     name: Label
     path: str = Field(default="", min_length=1)
+    cuda_graphs: bool = False
+    unverified: bool = False
 
 
 class GenerativeFile(PlacedFile):

@@ -19,6 +19,7 @@ from export.quantize import Precision
 from export.to_onnx import Order, export
 from guard_runtime.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
+from guard_runtime.devices import Placement
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.generative_loading import generative_model, load_generative
 from guard_runtime.guard import Passage
@@ -90,6 +91,14 @@ def test_an_artefact_serves_conversations(made: Path) -> None:
             return (await guard.check(conversation)).risk
 
     assert 0 < anyio.run(check) < 1
+
+
+def test_an_artefact_bound_to_its_device_scores_as_one_that_is_not(made: Path) -> None:
+    rows = [*passages(6), Passage(Direction.RESPONSE, "先洗米，再加水", "怎么煮饭？")]
+    rows += [Passage(Direction.RESPONSE, "先洗米，再加水，转小火", "怎么煮饭？")]
+    plain, bound = (generative_model(Artefact.load(made), place=Placement(binding=b)) for b in (False, True))
+    for row in rows:
+        assert bound.predict([row])[0].risk == plain.predict([row])[0].risk
 
 
 def copy(made: Path, tmp_path: Path) -> Path:
