@@ -1,7 +1,7 @@
 """Providers that break their own protocol: order, indices, ends, tool calls mixed up. What leaves was cleared."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -9,6 +9,7 @@ import pytest
 
 from gateway.dialects.dialect import Event
 from gateway.upstreams import Scripted, Step
+from tests.dialects import full_messages, full_responses
 from tests.served import KEY, Parts, record, served
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -130,3 +131,101 @@ def test_interleaved_tool_calls_are_each_read_whole() -> None:
 
 def _calls(choice: Any) -> list[tuple[int, str]]:
     return [(one["index"], one["function"]["arguments"]) for one in choice["delta"].get("tool_calls", ())]
+
+
+def text_chunk(index: Any, text: str, finish: str | None = None) -> Event:
+    head = {"id": "x", "object": "text_completion", "created": 0, "model": "m"}
+    return Event({**head, "choices": [{"index": index, "text": text, "finish_reason": finish}]})
+
+
+GOOD, WORSE = "A good beginning. ", "Then forbidden words. "
+COMPLETIONS: Mapping[str, tuple[Event, ...]] = {
+    "another order": (text_chunk(1, GOOD), text_chunk(0, GOOD), text_chunk(1, "", "stop"), text_chunk(0, WORSE)),
+    "two finish reasons": (text_chunk(0, GOOD, "stop"), text_chunk(0, WORSE, "stop")),
+    "a choice nobody asked for": (text_chunk(0, GOOD), text_chunk(7, WORSE, "stop")),
+    "no index": (text_chunk(0, GOOD), text_chunk(None, WORSE)),
+    "behind the end": (text_chunk(0, GOOD, "stop"), text_chunk(1, "", "stop"), END, text_chunk(0, WORSE)),
+}
+
+
+def block(index: Any, text: str) -> tuple[Event, ...]:
+    return tuple(full_messages.text_block(index, text))
+
+
+def input_of(index: int, text: str) -> Event:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return full_messages.event("content_block_delta", index=index, delta=delta)
+
+
+REASON = full_messages.event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 1})
+STOPPED = full_messages.event("message_stop")
+STARTED = full_messages.EVENTS[0]
+TOOLS = [full_messages.tool_block(index)[0] for index in (0, 1)]
+MESSAGES: Mapping[str, tuple[Event, ...]] = {
+    "another order": (STARTED, *block(3, GOOD), *block(0, WORSE), REASON, STOPPED),
+    "the same block again": (STARTED, *block(0, GOOD), *block(0, WORSE), REASON, STOPPED),
+    "a delta behind its block": (STARTED, *block(0, GOOD), block(0, WORSE)[1], REASON, STOPPED),
+    "two stop reasons": (STARTED, *block(0, GOOD), REASON, *block(1, WORSE), REASON, STOPPED),
+    "two messages": (STARTED, *block(0, GOOD), REASON, STOPPED, STARTED, *block(0, WORSE), REASON, STOPPED),
+    "interleaved calls": (
+        *(STARTED, *block(2, GOOD), *TOOLS, input_of(0, '{"a": "fine'), input_of(1, '{"b": "forbid')),
+        *(input_of(0, '"}'), input_of(1, 'den"}'), REASON, STOPPED),
+    ),
+    "no index": (STARTED, *block(0, GOOD), block(None, WORSE)[1], REASON, STOPPED),
+    "without a start": (*block(0, GOOD), *block(1, WORSE), REASON, STOPPED),
+}
+
+
+def arguments_of(index: int, text: str) -> Event:
+    return full_responses.event(
+        "response.function_call_arguments.delta", item_id=f"f{index}", output_index=index, delta=text
+    )
+
+
+CREATED, COMPLETED = full_responses.EVENTS[0], full_responses.EVENTS[-1]
+CALLS = [full_responses.call(index)[0] for index in (1, 2)]
+WORDS, MORE, LATER = (full_responses.message(index, text) for index, text in ((0, GOOD), (0, WORSE), (1, WORSE)))
+RESPONSES: Mapping[str, tuple[Event, ...]] = {
+    "another order": (CREATED, *full_responses.message(4, GOOD), *MORE, COMPLETED),
+    "the same item again": (CREATED, *WORDS, *MORE, COMPLETED),
+    "a delta behind its item": (CREATED, *WORDS, MORE[2], COMPLETED),
+    "two ends": (CREATED, *WORDS, COMPLETED, *LATER, COMPLETED),
+    "an end that says more": (CREATED, *WORDS[:-3], *MORE[-3:], COMPLETED),
+    "interleaved calls": (
+        *(CREATED, *WORDS, *CALLS, arguments_of(1, '{"a": "fine'), arguments_of(2, '{"b": "forbid')),
+        *(arguments_of(1, '"}'), arguments_of(2, 'den"}'), COMPLETED),
+    ),
+    "no index": (CREATED, *WORDS, full_responses.event("response.output_text.delta", delta=WORSE), COMPLETED),
+    "without a start": (*WORDS, *LATER, COMPLETED),
+}
+DOORS: Mapping[str, tuple[Mapping[str, tuple[Event, ...]], Mapping[str, Any]]] = {
+    "/v1/completions": (COMPLETIONS, {"prompt": ["a", "b"]}),
+    "/v1/messages": (MESSAGES, {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}),
+    "/v1/responses": (RESPONSES, {"input": "hello"}),
+}
+
+
+@pytest.mark.parametrize(("path", "how"), [(path, how) for path, (found, _) in DOORS.items() for how in found])
+def test_whatever_a_stream_does_to_its_order_nothing_leaves_unread(path: str, how: str) -> None:
+    scripts, fields = DOORS[path]
+    parts = Parts(upstream=Scripted("s", lambda body: {}, lambda body: scripts[how]))
+    with served(parts.gateway) as url:
+        raw = httpx.post(f"{url}{path}", json={"model": "m", "stream": True, **fields}, headers=HEADERS, timeout=30)
+        written: Any = record(parts)
+    data = [json.loads(line[6:]) for line in raw.text.splitlines() if line.startswith("data: {")]
+    left = "".join(text for event in data or [raw.json()] for text in _leaves(event))
+    assert "forbidden" not in left and "bidden" not in left
+    assert written["characters"].get("unguarded", 0) == 0
+    assert written["outcome"] == {"behind the end": "allowed", "no index": "upstream_failed"}.get(how, "blocked")
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for inner in value.values():
+                yield from _leaves(inner)
+        case list():
+            for inner in value:
+                yield from _leaves(inner)
