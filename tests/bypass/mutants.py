@@ -118,6 +118,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ("wire_04_content_of_every_shape_is_read_or_answered_for",),
     ),
     Mutant(
+        "media is put into words",
+        EXCHANGE,
+        "        conversation = await self._readers.read(conversation)\n",
+        "",
+        ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
+    ),
+    Mutant(
+        "a picture stands alone",
+        CHAT,
+        'if holder.keys() <= {"url", "detail"} and only_names(holder.get("detail")):',
+        "if True:",
+        ("wire_04_text_beside_media_does_not_pass_with_it",),
+    ),
+    Mutant(
+        "plain text begins like no other format",
+        "gateway/dialects/media.py",
+        " or text.startswith(_OTHERWISE)",
+        "",
+        ("wire_04_another_format_is_not_read_as_plain_text",),
+    ),
+    Mutant(
         "a field with text that nobody knows is refused",
         FIELDS,
         "for key in unread(value, known):",

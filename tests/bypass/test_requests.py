@@ -1,12 +1,16 @@
 """The ways round a guard on the way in, line by line (docs of the lines: README.md). Nothing here reaches the model."""
 
+import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.policy import DirectionPolicy
+from gateway.policy import Action, DirectionPolicy
+from gateway.readers import Describer, Readers
 from gateway.upstreams import Scripted
+from guard_runtime.conversation import MediaKind
 from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.bypass.walls import (
@@ -148,6 +152,44 @@ def test_wire_04_content_of_every_shape_is_read_or_answered_for(wall: Wall, cont
 )
 def test_wire_04_content_that_nobody_can_read_is_refused_not_skipped(wall: Wall, path: str, body: Json) -> None:
     wall.stops(body, path, "invalid_value")
+
+
+def shown(words: str, **beside: Any) -> Json:
+    """A picture on which a reader finds these words."""
+    url = f"data:image/png;base64,{base64.b64encode(words.encode()).decode()}"
+    return asking([{"type": "image_url", "image_url": {"url": url, **beside}}])
+
+
+def sees(body: Json) -> Json:
+    url = body["messages"][1]["content"][0]["image_url"]["url"]
+    said = base64.b64decode(url.partition(",")[2]).decode()
+    return {"choices": [{"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}]}
+
+
+def reading(**options: Any) -> Parts:
+    reader = Describer(Scripted("eyes", sees, lambda body: []), "see")
+    return Parts(upstream=Scripted.saying("ok"), readers=Readers({MediaKind.IMAGE: reader}), **options)
+
+
+def test_wire_04_media_is_judged_by_the_words_a_reader_finds_in_it() -> None:
+    """Even where a policy lets pass what nobody can read."""
+    policy = blocking()
+    open_policy = blocking(prompt=replace(policy.prompt, on_unreadable=Action.ALLOW))
+    with served(reading(policy=open_policy).gateway) as url:
+        assert code(post(url, shown("something forbidden"))) == (400, "content_filter")
+        assert post(url, shown("a harmless cat")).status_code == 200
+
+
+def test_wire_04_text_beside_media_does_not_pass_with_it() -> None:
+    with served(reading().gateway) as url:
+        assert code(post(url, shown("a harmless cat", caption="forbidden"))) == (400, "content_filter")
+        assert post(url, shown("a harmless cat", detail="low")).status_code == 200
+
+
+@pytest.mark.parametrize("begins", ["%PDF-1.7 ", "{\\rtf1 ", "<html>", "\ufeff"])
+def test_wire_04_another_format_is_not_read_as_plain_text(wall: Wall, begins: str) -> None:
+    data = base64.b64encode(f"{begins}harmless letters".encode()).decode()
+    wall.stops(asking([{"type": "file", "file": {"file_data": f"data:text/plain;base64,{data}"}}]))
 
 
 @pytest.mark.parametrize(
