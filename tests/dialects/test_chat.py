@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -242,7 +242,6 @@ PIECES = st.lists(
 
 
 @given(PIECES, st.sampled_from(["stop", "replace", "fail"]), st.booleans())
-@settings(deadline=None)
 def test_whatever_had_left_the_ending_is_one_a_client_can_read(pieces: Any, how: str, usage: bool) -> None:
     sent, finished = [], set()
     for index, text, finish in pieces:

@@ -7,7 +7,7 @@ import pytest
 from anthropic._models import construct_type
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.dialect import Event
@@ -256,7 +256,6 @@ SHAPES = st.lists(st.sampled_from(["text", "tool", "thinking"]), max_size=3)
 
 
 @given(SHAPES, st.integers(0, 20), st.sampled_from(["stop", "replace"]))
-@settings(deadline=None)
 def test_whatever_had_left_the_ending_is_one_the_sdk_can_read(shapes: list[str], cut: int, how: str) -> None:
     thinking = {"type": "thinking", "thinking": "", "signature": ""}
     made = {

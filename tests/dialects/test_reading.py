@@ -274,7 +274,7 @@ def _changed(bodies: Sequence[Any]) -> st.SearchStrategy[Any]:
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(CASES)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_caller_sends_is_read_or_a_bad_request(data: st.DataObject, name: str) -> None:
     case = CASES[name]
     body = data.draw(_requests(name))
@@ -290,7 +290,7 @@ def test_whatever_a_caller_sends_is_read_or_a_bad_request(data: st.DataObject, n
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(CASES)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_a_provider_answers_is_read_or_an_upstream_error(data: st.DataObject, name: str) -> None:
     case = CASES[name]
     try:
@@ -300,7 +300,7 @@ def test_whatever_a_provider_answers_is_read_or_an_upstream_error(data: st.DataO
 
 
 @given(data=st.data(), name=st.sampled_from(STREAMED))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_provider_streams_is_read_or_an_upstream_error(data: st.DataObject, name: str) -> None:
     case = CASES[name]
     stream = case.dialect.stream(case.full.REQUEST)

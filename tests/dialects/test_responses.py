@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai import omit
 from openai._models import construct_type
@@ -263,7 +263,6 @@ SHAPES = st.lists(st.sampled_from(["message", "call"]), max_size=3)
 
 
 @given(SHAPES, st.integers(0, 30), st.sampled_from(["stop", "replace"]))
-@settings(deadline=None)
 def test_whatever_had_left_the_ending_is_one_the_sdk_can_read(shapes: list[str], cut: int, how: str) -> None:
     made = {"message": lambda i: message(i, "a", "b"), "call": lambda i: call(i, '{"a', '": 1}')}
     events = whole(*(one for i, shape in enumerate(shapes) for one in made[shape](i)))

@@ -76,7 +76,7 @@ def test_questions_about_one_text_share_its_keys() -> None:
     assert length < twin.fed - before < 2 * length + 4 * 120
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_growing_answer_scores_at_every_step_as_a_full_prefill_would(data: st.DataObject) -> None:
     alphabet = st.sampled_from(

@@ -92,7 +92,7 @@ def test_a_text_scores_as_one_whole_prefill_says(direction: Direction) -> None:
     assert 0 < verdict.risk < 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_growing_answer_scores_at_every_step_as_a_whole_prefill_would(data: st.DataObject) -> None:
     alphabet = st.sampled_from(
@@ -177,7 +177,7 @@ def published(risks: list[int]) -> str:
     return "Safe"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(*[st.floats(-5, 5, width=32)] * 3), min_size=2, max_size=12))
 def test_what_the_published_script_flags_scores_at_least_a_half(risks: list[tuple[float, ...]]) -> None:
     found = np.zeros((len(risks), 23), np.float32)

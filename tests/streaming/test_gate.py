@@ -365,7 +365,7 @@ UNITS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.lists(UNITS, max_size=60).map("".join),
     cuts=st.lists(st.integers(1, 12), min_size=1, max_size=20),
@@ -386,7 +386,7 @@ def test_any_chunking_gives_the_whole_answer_masked_and_never_a_character_early(
     assert driven.end().text() == masked(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     deltas=st.lists(st.tuples(st.sampled_from([SAID, THOUGHT, (1, "content")]), UNITS), max_size=40),
     late=st.integers(0, 5),
