@@ -33,7 +33,7 @@ def of_base64(kind: MediaKind, type: object, data: object) -> Media | None:
 
 def of_sound(format: object, data: object) -> Media | None:
     """The media of OpenAI's `input_audio`."""
-    return of_base64(MediaKind.AUDIO, f"audio/{format}", data) if format in _AUDIO else None
+    return of_base64(MediaKind.AUDIO, f"audio/{format}", data) if isinstance(format, str) and format in _AUDIO else None
 
 
 def media_part(path: Path, media: Media | None, *, name: object = None) -> Iterator[Part]:
