@@ -22,9 +22,10 @@ BINS = 15
 STEPS = 26
 TIE = 1e-6
 ANCHOR = "anchor"
-EMPHASIS = {"syn_chat": 4.0, ANCHOR: 30.0}
-"""Requests written by hand, in forms and situations training never saw, are the nearest to what users send; anchors are
-the few plain cases that nobody would forgive."""
+EMPHASIS = {"syn_chat": 4.0, "beginning": 0.15, ANCHOR: 300.0}
+"""Requests written by hand, in forms and situations training never saw, are the nearest to what users send; beginnings
+are many, and of texts that count already (at 1 they cost a fifth of the recall of English answers on dev, for 0.05
+fewer of them flagged); anchors are the few plain cases that nobody would forgive."""
 
 MARGIN = 0.05
 """How far an anchor's score is to be from its threshold."""
@@ -94,23 +95,28 @@ def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]
 
 def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool], goal: Goal) -> OperatingPoint:
     """Thresholds of each direction: those that catch most harm and flag fewest safe rows of mixed sources, while no
-    more than `goal.alarms` of the benign rows are flagged. Sources count evenly, or the largest, which holds one kind
-    of harm, would have every other kind given up."""
+    more than `goal.alarms` of the benign rows are flagged; alarms that answers leave unused go to prompts. Sources
+    count evenly, or the largest, which holds one kind of harm, would have every other kind given up."""
     point: dict[str, dict[str, float]] = {}
     truth, calm = np.array([row.unsafe for row in rows], bool), np.array(benign, bool)
     weights = even_weights(rows) * np.array([EMPHASIS.get(row.source, 1.0) for row in rows])
     anchored = np.array([row.source == ANCHOR for row in rows])[:, None]
     wary = scores + np.where(anchored, np.where(truth, -MARGIN, MARGIN)[:, None], 0.0)
-    for direction in DIRECTIONS:
+    used = 0
+    for direction in reversed(DIRECTIONS):
         here = np.array([row.direction == direction for row in rows])
         harmful, mixed = here & truth, here & ~truth & ~calm
+        allowed = int(goal.alarms * (calm if direction == DIRECTIONS[0] else here & calm).sum()) - used
         search = Search(
             Weighted(wary[here & calm], np.ones((here & calm).sum())),
             Weighted(wary[harmful], weights[harmful]),
             Weighted(wary[mixed], weights[mixed]),
-            goal,
+            goal.floor,
+            allowed,
         )
-        point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, search.best(), strict=True)}
+        thresholds = search.best()
+        used += int(search.calm.flagged(thresholds))
+        point[direction] = {c: round(float(t), 4) for c, t in zip(CATEGORIES, thresholds, strict=True)}
     return point
 
 
@@ -147,7 +153,8 @@ class Search:
     calm: Weighted
     harmful: Weighted
     safe: Weighted
-    goal: Goal
+    floor: float
+    allowed: int
 
     def best(self) -> Floats:
         """Thresholds [8]. From all shut, and from each category alone as far open as the benign rows allow."""
@@ -155,14 +162,10 @@ class Search:
         starts = [shut]
         for category in range(len(CATEGORIES)):
             start = shut.copy()
-            allowed = [t for t in self._grid(category) if self._alarms(_with(shut, category, t)) <= self._allowed]
+            allowed = [t for t in self._grid(category) if self._alarms(_with(shut, category, t)) <= self.allowed]
             start[category] = min(allowed, default=1.0)
             starts.append(start)
         return max((self._climbed(start) for start in starts), key=self._worth)
-
-    @property
-    def _allowed(self) -> int:
-        return int(self.goal.alarms * len(self.calm.weights))
 
     def _alarms(self, thresholds: Floats) -> float:
         return self.calm.flagged(thresholds)
@@ -173,8 +176,8 @@ class Search:
     def _grid(self, category: int) -> Floats:
         """Even steps, and just above each benign score."""
         above = self.calm.scores[:, category] + 1e-3
-        steps = np.concatenate([np.linspace(self.goal.floor, 1.0, STEPS), above])
-        return np.unique(np.clip(steps, self.goal.floor, 1.0))
+        steps = np.concatenate([np.linspace(self.floor, 1.0, STEPS), above])
+        return np.unique(np.clip(steps, self.floor, 1.0))
 
     def _climbed(self, thresholds: Floats) -> Floats:
         grids = [self._grid(category) for category in range(len(CATEGORIES))]
@@ -186,7 +189,7 @@ class Search:
                 alarms = self.calm.flagged_by(pair, chosen, thresholds)
                 gains = self.harmful.flagged_by(pair, chosen, thresholds)
                 values = gains - self.safe.flagged_by(pair, chosen, thresholds) - TIE * alarms
-                values[alarms > self._allowed] = -np.inf
+                values[alarms > self.allowed] = -np.inf
                 one, other = np.unravel_index(int(values.argmax()), values.shape)
                 if values[one, other] > worth + TIE:
                     thresholds = _with(_with(thresholds, pair[0], chosen[0][one]), pair[1], chosen[1][other])
