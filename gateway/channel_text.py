@@ -16,6 +16,8 @@ RUN = frozenset(_SPELT + "".join(chr(ord(c) + _FULL_WIDTH) for c in _SPELT) + ":
 DIGITS = frozenset(_DIGITS + "".join(chr(ord(c) + _FULL_WIDTH) for c in _DIGITS))
 MAX_RUN = 256
 """Characters. Longer than any number or address, and than the keys providers hand out (164 for OpenAI's projects)."""
+MAX_BEFORE = 32_768
+"""Characters of an answer that are kept for guards that remember. What grows longer is started anew."""
 
 _HAN = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
 _SENTENCE_END = re.compile(r"[。！？；!?\n]|\.\s")
@@ -36,13 +38,14 @@ class Mask:
 @dataclass(slots=True, eq=False)
 class ChannelText:
     """One channel. Positions count the characters the upstream sent: released <= cleared <= checked <= taken <= length
-    (in async mode `released` runs ahead). Of the text itself it keeps what is not cleared, and as `context` a tail of
-    what is, as it left. A channel of unreadable pieces counts the pieces."""
+    (in async mode `released` runs ahead). Of the text itself it keeps what is not cleared, as `context` a tail of what
+    is, as it left, and `before` that what came earlier. A channel of unreadable pieces counts the pieces."""
 
     channel: Channel
     kind: Kind
     unreadable: bool
     label: Callable[[str], str]
+    before: str = ""
     context: str = ""
     fresh: str = ""
     arrived: list[str] = field(default_factory=list)
@@ -75,10 +78,12 @@ class ChannelText:
             new = new[: max(1, budget // 4)]
         self.taken = self.checked + len(new)
         text = _SURROGATE.sub("\ufffd", self.context + self.fresh[: self.taken - self.cleared])
-        self.offsets = None
+        before, self.offsets = self.before, None
         if self.kind is Kind.TOOL_CALL and "\\" in text:
             text, self.offsets = unescaped(text)
-        return Part(self.channel, text, self.kind), weigh(new)
+        if self.kind is Kind.TOOL_CALL and "\\" in before:
+            before, _ = unescaped(before)
+        return Part(self.channel, text, self.kind, before=before), weigh(new)
 
     def settle(self, spans: Sequence[Span], overlap: int) -> None:
         """The running check has allowed what was taken, but for `spans`."""
@@ -103,8 +108,11 @@ class ChannelText:
         if self.unreadable or position <= self.cleared:
             return
         count = position - self.cleared
-        left = self.masked(self.fresh[:count], self.cleared)
-        self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)
+        known = self.context + self.masked(self.fresh[:count], self.cleared)
+        self.context = reach(known[-4 * overlap :] if overlap else "", overlap)
+        self.before += known[: len(known) - len(self.context)]
+        if len(self.before) > MAX_BEFORE:
+            self.before = ""
         self.fresh = self.fresh[count:]
         self.cleared = position
 

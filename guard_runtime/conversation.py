@@ -60,12 +60,15 @@ class Part:
     reader, or is a file of plain text; the text stands nowhere in the body.
     `path` leads to the string in the body. Where the string itself is JSON (tool-call arguments), the path goes on
     inside it behind the marker "$json": `("messages", 2, ..., "arguments", "$json", "city")`.
+    `before` is what came before `text` in a piece that grows, and was judged then: a guard that remembers what it has
+    read goes on from there, the others judge `text` alone.
     """
 
     path: Path
     text: str | None
     kind: Kind = Kind.TEXT
     media: Media | None = field(default=None, repr=False, compare=False)
+    before: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

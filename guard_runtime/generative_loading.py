@@ -71,7 +71,8 @@ def load_generative(
         lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
     )
     batcher = Batcher(model, name=now.name, limits=Queue(queue=serving.max_queue, batch=asked.rows))
-    reach = Reach(section=CHARACTERS_PER_TOKEN * now.limits.tokens * now.limits.windows)
+    room = now.limits.tokens * now.limits.windows
+    reach = Reach(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
     reader = Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
     reader.counts = partial(_counts, model)
     if isinstance(now, GenerativeModel) and now.explains:

@@ -49,7 +49,8 @@ class Reach:
     """How much is read, in characters. A part longer than `section` is read in sections, so that one long text does not
     keep everybody else waiting; of more than `sections` the middle ones are left out and said to be unread. Across
     parts, and across the last `turns`, each part is read once more joined to its neighbours: whole, or if it is long
-    the first and last `ends`. `at_once` passages of one conversation are in the queue."""
+    the first and last `ends`. `at_once` passages of one conversation are in the queue. An answer that grows is read
+    with up to `before` characters of what came before it: by a model that remembers them. For the others it is 0."""
 
     section: int = 5_000
     overlap: int = 400
@@ -57,6 +58,7 @@ class Reach:
     ends: int = 400
     turns: int = 4
     at_once: int = 8
+    before: int = 0
 
 
 @dataclass(slots=True)
@@ -177,14 +179,23 @@ def _passages(conversation: Conversation, reach: Reach) -> Iterator[Passage]:
     direction = conversation.direction
     context = conversation.question if direction is Direction.RESPONSE else None
     for part in conversation.judged:
-        for start, end in _sections(part.text or "", reach).slices:
-            yield Passage(direction, (part.text or "")[start:end], context, part.path)
+        text = _grown(part, reach)
+        for start, end in _sections(text, reach).slices:
+            yield Passage(direction, text[start:end], context, part.path)
     turns = conversation.turns[-reach.turns :] if direction is Direction.PROMPT else ()
     for group in (conversation.turns[-1:], turns):
         texts = [part.text for turn in group for part in turn.parts if part.text]
         joined = _joined(texts, reach) if len(texts) > 1 else ""
         for start, end in _sections(joined, reach).slices:
             yield Passage(direction, joined[start:end], context)
+
+
+def _grown(part: Part, reach: Reach) -> str:
+    """The text with what came before it, from a place that stays where it is while the text grows."""
+    text = part.text or ""
+    if not reach.before or not text.strip():
+        return text
+    return part.before[len(part.before) // reach.before * reach.before :] + text
 
 
 def _sections(text: str, reach: Reach) -> Windows:
