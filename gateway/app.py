@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
+from gateway.analyst import Analyst
 from gateway.annotations import HEADER
 from gateway.body import Limits, read_body, require_few
 from gateway.clock import now
@@ -35,7 +36,7 @@ from gateway.openapi import AZURE, document
 from gateway.provider import refuse_forbidden
 from gateway.readers import Readers
 from gateway.receipts import Receipts
-from gateway.sinks import Analyst, Auditor, LogSink, Record, Sink
+from gateway.sinks import Auditor, LogSink, Record, Sink
 from gateway.tenants import Tenant, Tenants, presented
 from guard_runtime.guard import Explaining
 from guard_runtime.language import language_of

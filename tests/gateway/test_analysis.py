@@ -9,13 +9,14 @@ import anyio
 import httpx
 import pytest
 
+from gateway.analyst import Analyst
 from gateway.app import Gateway, create_app
 from gateway.assembly import gateway_of
 from gateway.config import Config, load_config
 from gateway.errors import ConfigError
 from gateway.judge import Judge, Judgement
 from gateway.policy import Action, Decision, Reason
-from gateway.sinks import Analysis, Analyst, LogSink, MemorySink, Record
+from gateway.sinks import Analysis, LogSink, MemorySink, Record
 from guard_runtime.batcher import Batcher
 from guard_runtime.cache import VerdictCache
 from guard_runtime.conversation import Conversation, Direction
