@@ -95,8 +95,8 @@ class Frame:
         if names.pad_token is None:
             raise ArtefactRefused(f"{checkpoint.folder}: its tokenizer has no token for padding")
         between = pair[1] if labels.pair else ()
-        used = {*alone[0], *alone[1], *between, names.pad_token}
-        ids = {token: tokenizer.token_to_id(token) for token in used}
+        used = ((token, tokenizer.token_to_id(token)) for token in {*alone[0], *alone[1], *between, names.pad_token})
+        ids = {token: number for token, number in used if number is not None}
         typed = labels.pair and 1 in names("a", "a").get("token_type_ids", [])
         return cls(alone[0], between, alone[1], names.pad_token, names.unk_token, ids, typed)
 

@@ -90,11 +90,12 @@ class _Specials:
             parts = [list(encoder[part]) for part in ("start", "between", "end")]
             rare = [encoder["padding"], *([] if encoder["unknown"] is None else [encoder["unknown"]])]
             used = dict.fromkeys((*parts[0], *parts[1], *parts[2], *rare))
-            ids = {token: tokenizer.token_to_id(token) for token in used}
+            found = ((token, tokenizer.token_to_id(token)) for token in used)
+            ids = {token: number for token, number in found if number is not None}
         except (KeyError, TypeError) as exc:
             raise ArtefactRefused(f"the manifest's encoder section cannot be read: {exc!r}") from exc
-        if None in ids.values():
-            raise ArtefactRefused(f"tokenizer.json lacks one of {', '.join(ids)}")
+        if len(ids) < len(used):
+            raise ArtefactRefused(f"tokenizer.json lacks one of {', '.join(used)}")
         start, between, end = (tuple(ids[token] for token in part) for part in parts)
         return cls(start, between, end, ids[rare[0]], ids[rare[1]] if len(rare) > 1 else -1)
 
