@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.annotations import content_filter_results
-from gateway.dialects.annotated import Annotator, choice_of
+from gateway.dialects.annotated import Annotator, by_choice, choice_of
 from gateway.dialects.dialect import Dialect, Event, Json, Refusal
 from gateway.dialects.sse import KEEP_ALIVE
 from gateway.ends import Bell, Caller, Inbox
@@ -296,8 +296,8 @@ class _Relay:
         found: list[Judgement] = []
         try:
             async with anyio.create_task_group() as tasks:
-                for choice, own in self._by_choice(parts).items():
-                    tasks.start_soon(self._check_choice, choice, own, found)
+                for choice, own in (by_choice(parts) if self._terms.dialect.annotates else {0: parts}).items():
+                    tasks.start_soon(self._check_choice, choice, own, found, tasks.cancel_scope)
         except ExceptionGroup as bugs:
             # The judge meets every GuardError itself, so a guard has a bug. What the other guards would have said is
             # lost with it, so it ends the stream even where the policy lets a failing guard pass.
@@ -307,19 +307,19 @@ class _Relay:
         self._judgement = together(found, Direction.RESPONSE)
         self._bell.ring()
 
-    async def _check_choice(self, choice: int, parts: Sequence[Part], found: list[Judgement]) -> None:
+    async def _check_choice(
+        self, choice: int, parts: Sequence[Part], found: list[Judgement], others: anyio.CancelScope
+    ) -> None:
         judgement = await self._judge.judge(self._terms.policy, self._terms.conversation.reply(*parts))
         self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that
         found.append(judgement)
+        if self._ends(judgement):
+            others.cancel()
 
-    def _by_choice(self, parts: Sequence[Part]) -> Mapping[int, Sequence[Part]]:
-        """What is judged together: choices are answers of their own, as they are where nothing streams."""
-        if not self._terms.dialect.annotates:
-            return {0: parts}
-        found: dict[int, list[Part]] = {}
-        for part in parts:
-            found.setdefault(choice_of(part.path), []).append(part)
-        return found
+    def _ends(self, judgement: Judgement) -> bool:
+        """Whether the stream cannot go on, whatever is said of its other choices."""
+        action = judgement.decision.action
+        return action is Action.BLOCK or (action is Action.REWRITE and self._spans(judgement) is None)
 
     def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check means for the stream: an ending, or None where it may go on."""
@@ -338,10 +338,8 @@ class _Relay:
     def _spans(self, judgement: Judgement) -> Sequence[Span] | None:
         """What to mask; None where a mask is not what was asked for, or cannot be put on."""
         rewrites = [decision for decision in judgement.decisions if decision.action is Action.REWRITE]
-        if (
-            any(decision.rewrite is not Rewrite.MASK for decision in rewrites)
-            or self._settings.mode is StreamMode.ASYNC
-        ):
+        masks = all(decision.rewrite is Rewrite.MASK for decision in rewrites)
+        if not masks or self._settings.mode is StreamMode.ASYNC:
             return None
         wanted = {decision.category for decision in rewrites}
         spans = [span for span in judgement.spans if span.category in wanted]

@@ -6,6 +6,7 @@ from typing import Any
 from gateway.dialects.choice_stream import STAMP
 from gateway.dialects.dialect import Channel, Event, Json
 from gateway.dialects.fields import only_names
+from guard_runtime.conversation import Part
 
 
 def annotated(answer: Json, prompt: Json, choices: Mapping[int, Json]) -> dict[str, Any]:
@@ -21,6 +22,14 @@ def choice_of(channel: Channel) -> int:
     """The choice that a text of a stream belongs to; what stands beside the choices belongs to the first of them."""
     first = channel[0]
     return first if isinstance(first, int) else 0
+
+
+def by_choice(parts: Sequence[Part]) -> Mapping[int, Sequence[Part]]:
+    """What is judged together: choices are answers of their own, as they are where nothing streams."""
+    found: dict[int, list[Part]] = {}
+    for part in parts:
+        found.setdefault(choice_of(part.path), []).append(part)
+    return found
 
 
 class Annotator:

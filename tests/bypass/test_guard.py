@@ -23,7 +23,7 @@ BIDI = ("\u202d", "\u202c")
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    return Parts(guards=(load_classifier(LIBRA_MINI),), upstream=Scripted.saying("好的"))
+    return Parts(guards=(load_classifier(LIBRA_MINI),), upstream=Scripted.saying("好的"), deadline=60)
 
 
 @pytest.fixture(scope="module")

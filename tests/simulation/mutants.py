@@ -73,14 +73,14 @@ MUTATIONS = (
     Mutation(
         "a check reads the tail of what was cleared",
         "channel_text",
-        'self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
+        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
         'self.context = ""',
     ),
     Mutation(
         "a check does not read the whole answer again",
         "channel_text",
-        'self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
-        "self.context = self.context + left",
+        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = known",
     ),
     Mutation(
         "a run that may be the first part of a number is held back",
@@ -228,8 +228,8 @@ MUTATIONS = (
     Mutation(
         "a bug in a guard stops the stream",
         "streaming",
-        "            judgement = _bug(_places(bugs))\n",
-        "            judgement = Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE))\n",
+        "            found.append(_bug(_places(bugs)))\n",
+        "            found.append(Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)))\n",
         (Fault.GUARD_BUG,),
     ),
     Mutation(
@@ -354,8 +354,8 @@ MUTATIONS = (
     Mutation(
         "the driver is woken when a check is over",
         "streaming",
-        "        self._judgement = judgement\n        self._bell.ring()\n",
-        "        self._judgement = judgement\n",
+        "        self._judgement = together(found, Direction.RESPONSE)\n        self._bell.ring()\n",
+        "        self._judgement = together(found, Direction.RESPONSE)\n",
     ),
     Mutation(
         "a check that is over is recorded",

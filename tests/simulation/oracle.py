@@ -10,7 +10,7 @@ import orjson
 from gateway.ends import INBOX_BYTES, INBOX_EVENTS
 from gateway.judge import Judgement
 from gateway.outcome import Ended, StreamOutcome
-from gateway.policy import Action, Policy, Reason, Rewrite
+from gateway.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
 from gateway.rewriters import mask_label
 from gateway.streaming import KEEP_ALIVE_AFTER
 from guard_runtime.conversation import Part
@@ -75,6 +75,7 @@ class Oracle:
         self._readable: set[tuple[Any, ...]] = set()
         self._allowed_unreadable = 0
         self._stopped_at: float | None = None
+        self._stops: list[Decision] = []
         self._biggest = 0
         self._sent: list[tuple[float, bytes]] = []
         self._delivered_bytes = 0
@@ -91,6 +92,7 @@ class Oracle:
         self._sent, self._cleared = [], {}
         self._delivered_bytes = self._emitted_bytes = 0
         self._stopped_at = None
+        self._stops = []
 
     def sent(self, event: Any) -> None:
         wire = orjson.dumps(event.data)
@@ -129,8 +131,10 @@ class Oracle:
         masks = all(d.rewrite is Rewrite.MASK for d in judgement.decisions if d.action is Action.REWRITE)
         let_through = decision.action <= Action.LOG or (decision.action is Action.REWRITE and masks and self.world.hold)
         if not let_through:
+            # Choices are judged at the same time, each alone: the worst of what stops them is what ends the stream.
             self._stopped_at = self.now
-            self.outage = decision.reason is Reason.GUARD_FAILURE
+            self._stops.append(decision)
+            self.outage = worst_of(self._stops, decision.direction).reason is Reason.GUARD_FAILURE
             return
         for part in parts:
             if part.text is None:
@@ -259,8 +263,9 @@ class Oracle:
         if self._stopped_at is not None:
             told = (Ended.GUARD_UNAVAILABLE,) if self.outage else (Ended.BLOCKED, Ended.REWRITTEN)
             overtaken = (Ended.CLIENT_LEFT, Ended.SHUT_DOWN, Ended.FAILED)
+            beside = (Ended.GUARD_UNAVAILABLE,) if Fault.GUARD_BUG in self.world.faults else ()
             late = (Ended.TIMEOUT,) if self._stopped_at >= settings.timeout - 0.001 else ()
-            require(outcome.ended in (*told, *overtaken, *late), f"a stop ended as {outcome.ended}")
+            require(outcome.ended in (*told, *overtaken, *beside, *late), f"a stop ended as {outcome.ended}")
         tokens = 2 + sum(len(text) for texts in world.texts for text in texts.values())
         checks = outcome.attempts * (3 + self.now / settings.release_after) + tokens / max(1, settings.first_window)
         require(outcome.checks <= checks + tokens / 8, f"{outcome.checks} checks")
