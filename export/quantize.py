@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -55,7 +56,8 @@ def quantize(source: Path, target: Path, precision: Precision, operators: Sequen
                 accuracy_level=LEVEL,
                 op_types_to_quantize=tuple(operators),
             )
-            quantizer.process()
+            with np.errstate(divide="ignore", invalid="ignore"):  # it divides rows of noughts, and then sets them to 0
+                quantizer.process()
             save(quantizer.model.model, target)
 
 
