@@ -23,8 +23,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--family",
-    default="",
-    type=click.Choice(["", CLASSIFIER, *sorted(FAMILIES)]),
+    type=click.Choice([CLASSIFIER, *sorted(FAMILIES)]),
     help="How the guard is asked; needed but for a sequence classifier.",
 )
 @click.option("--precision", default="int8", type=click.Choice([p.value for p in Precision]), show_default=True)
@@ -41,18 +40,19 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--calibration", type=_FILE, help="JSON: {direction: {language: {temperature, bias}}}.")
 @click.option("--rows", type=_FILE, help="JSON lines with prompt, response and, for AUROC, unsafe.")
 @click.option("--head/--no-head", default=True, help="Keep the whole head, for format health and explanations.")
-def main(checkpoint: Path, out: Path, precision: str, **options: object) -> None:
+def main(checkpoint: Path, out: Path, precision: str, family: str | None, **options: object) -> None:
     """Turn a local checkpoint into a guard artefact, and check it against the checkpoint."""
     logging.disable(logging.WARNING)
-    order = Order(checkpoint, out, precision=Precision(precision), **options)  # type: ignore[arg-type]
+    order = Order(checkpoint, out, family or "", precision=Precision(precision), **options)  # type: ignore[arg-type]
     try:
         found = export(order)
     except ArtefactRefused as exc:
         print(f"refused: {exc}", file=sys.stderr)
         sys.exit(2)
+    form = "" if found.in_form is None else f", in form {found.in_form:.4f}"
     print(
         f"{out}: agreement {found.agreement:.4f} on {found.rows} rows, p99 |dp| {found.p99:.4f}, "
-        f"worst {found.worst:.4f}, in form {found.in_form}"
+        f"worst {found.worst:.4f}{form}"
     )
     if found.auroc_artefact is not None:
         print(f"AUROC: checkpoint {found.auroc_checkpoint:.4f}, artefact {found.auroc_artefact:.4f}")
