@@ -242,7 +242,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a check reads the end of what was cleared again",
         CHANNEL,
-        'self.context = reach((self.context + left)[-4 * overlap :] if overlap else "", overlap)',
+        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
         'self.context = ""',
         ("wire_10_stream_edges_a_word_split_over_a_release_is_found",),
     ),
