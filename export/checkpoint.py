@@ -1,6 +1,7 @@
 """A local checkpoint folder, opened without running a line of its code."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: str
     stop: tuple[int, ...]
+
+    def covers(self, tokens: Iterable[int]) -> None:
+        """Raises `ArtefactRefused` unless each of these is a row of the model's embedding."""
+        rows, highest = self.model.get_input_embeddings().weight.shape[0], max(tokens, default=0)
+        if highest >= rows:
+            raise ArtefactRefused(
+                f"the tokenizer has token {highest}, the model {rows} embeddings: not of one checkpoint"
+            )
 
 
 def encodes(folder: Path) -> bool:

@@ -43,7 +43,7 @@ def _export_decoder(order: Order, family: Family) -> Parity:
     vocabulary = Vocabulary(checkpoint.tokenizer)
     template = None if family.wrapper else template_of(order.checkpoint)
     probes = Renderer(family, template, vocabulary).probes()
-    _check_tokens(checkpoint, vocabulary, probes)
+    checkpoint.covers((*label_tokens(probes), *vocabulary.controls.values()))
     with fresh(order.out) as folder:
         shape = _write_graphs(order, checkpoint, label_tokens(probes), folder)
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer, "utf-8")
@@ -61,14 +61,6 @@ def _family(order: Order) -> Family:
     if order.target == "tensorrt" and order.precision in (Precision.INT8, Precision.INT4):
         raise ArtefactRefused(f"TensorRT takes no {order.precision} graph of ours: use fp16")
     return family
-
-
-def _check_tokens(checkpoint: Checkpoint, vocabulary: Vocabulary, probes: Probes) -> None:
-    """Every label and control token must be a row of the model's embedding."""
-    rows = checkpoint.model.get_input_embeddings().weight.shape[0]
-    highest = max((*label_tokens(probes), *vocabulary.controls.values()), default=0)
-    if highest >= rows:
-        raise ArtefactRefused(f"the tokenizer has token {highest}, the model {rows} embeddings: not of one checkpoint")
 
 
 def _write_graphs(order: Order, checkpoint: Checkpoint, labels: Sequence[int], folder: Path) -> Shape:

@@ -15,7 +15,6 @@ from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, TokenHeads, write_token_graph
 from export.token_heads import TokenReference, heads_of
 from guard_runtime.artefact import Artefact
-from guard_runtime.errors import ArtefactRefused
 from guard_runtime.families import Family
 from guard_runtime.generative_loading import generative_model, untested_tokenwise
 from guard_runtime.guards.tokenwise import TokenContract
@@ -32,7 +31,7 @@ def export(order: Order, family: Family) -> Parity:
     vocabulary = Vocabulary(checkpoint.tokenizer)
     heads = Renderer(family, template_of(order.checkpoint), vocabulary).heads()
     modules = heads_of(checkpoint, family)
-    _check_tokens(checkpoint, vocabulary)
+    checkpoint.covers(vocabulary.controls.values())
     with fresh(order.out) as folder:
         shape = _write_graph(order, checkpoint, modules, folder)
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer, "utf-8")
@@ -50,13 +49,6 @@ def export(order: Order, family: Family) -> Parity:
         draft.finish(found, model)
         generative_model(Artefact.load(folder), unverified=True)
     return found
-
-
-def _check_tokens(checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
-    rows = checkpoint.model.get_input_embeddings().weight.shape[0]
-    highest = max(vocabulary.controls.values(), default=0)
-    if highest >= rows:
-        raise ArtefactRefused(f"the tokenizer has token {highest}, the model {rows} embeddings: not of one checkpoint")
 
 
 def _write_graph(order: Order, checkpoint: Checkpoint, heads: TokenHeads, folder: Path) -> Shape:

@@ -56,9 +56,7 @@ class MediaReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Describer:
-    """A chat model that takes the media as part of a message."""
-
+class _Model:
     upstream: Upstream
     model: str
     seconds: float = 20.0
@@ -68,6 +66,11 @@ class Describer:
     def name(self) -> str:
         return f"{self.upstream.name}/{self.model}"
 
+
+@dataclass(frozen=True, slots=True)
+class Describer(_Model):
+    """A chat model that takes the media as part of a message."""
+
     async def words(self, media: Media) -> str:
         said = [{"role": "system", "content": ORDER}, {"role": "user", "content": [_piece(media)]}]
         asked = {"model": self.model, "messages": said, "max_tokens": MAX_TOKENS, "temperature": 0}
@@ -75,17 +78,10 @@ class Describer:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcriber:
+class Transcriber(_Model):
     """A speech model behind `/audio/transcriptions`."""
 
     upstream: OpenAICompatible
-    model: str
-    seconds: float = 20.0
-    most_bytes: int = 4 << 20
-
-    @property
-    def name(self) -> str:
-        return f"{self.upstream.name}/{self.model}"
 
     async def words(self, media: Media) -> str:
         answer = await self.upstream.transcribed(self.model, media.type, _bytes(media))
