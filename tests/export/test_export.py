@@ -158,7 +158,15 @@ def test_an_artefact_that_is_not_what_it_says_is_refused(
 def test_an_unverified_artefact_is_served_when_it_is_allowed_by_name(made: Path, tmp_path: Path) -> None:
     folder = copy(made, tmp_path)
     section({"verified": False})(folder)
-    generative_model(Artefact.load(folder), unverified=True)
+    assert generative_model(Artefact.load(folder), unverified=True).name == "tiny-libra"
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused(source: Path) -> None:
+    found = opened(source, AutoModelForCausalLM)
+    rows = found.model.get_input_embeddings().weight.shape[0]
+    found.covers([0, rows - 1])
+    with pytest.raises(ArtefactRefused, match=f"token {rows}, the model {rows} embeddings"):
+        found.covers([rows])
 
 
 def no_weights(folder: Path) -> None:
