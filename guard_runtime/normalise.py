@@ -77,11 +77,11 @@ def compatible(text: str) -> str:
 def _settled(text: str, passes: Sequence[Pass]) -> Normalised:
     text = _SURROGATES.sub("\ufffd", text)
     current = Normalised(text, range(len(text)), range(1, len(text) + 1))
-    for _ in range(MAX_ROUNDS):
-        before = current.text
-        for one in passes:
-            current = one(current)
-        if current.text == before:
+    unchanged = 0
+    for one in MAX_ROUNDS * tuple(passes):
+        before, current = current, one(current)
+        unchanged = unchanged + 1 if current.text == before.text else 0
+        if unchanged == len(passes):
             break
     return current
 
