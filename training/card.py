@@ -103,6 +103,7 @@ TARGETS = (
     Target("test_gptfuzz", "accuracy", 0.88),
     Target("test_jbb", "accuracy", 0.90),
     Target("lookalikes_heldout", "fpr", 0.10, most=True),
+    Target("everyday_heldout", "fpr", 0.10, most=True),
     Target("dev2_chat", "recall", 0.90),
 )
 

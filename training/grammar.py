@@ -16,7 +16,18 @@ from training.rows import BadInput
 ELEMENTS = Path(__file__).parent / "elements"
 LANGS = ("zh", "en")
 PARTS = (1, 2, 3)
-FILES = ("advertising", "contrasts", "attacks", "answers", "seeds", "pairs", "requests", "conversations")
+FILES = (
+    "advertising",
+    "contrasts",
+    "attacks",
+    "answers",
+    "seeds",
+    "pairs",
+    "requests",
+    "conversations",
+    "plain_requests",
+    "situations",
+)
 HELD_SHARE = 8
 """One element in eight, chosen by its hash, is kept out of training for the second dev split."""
 

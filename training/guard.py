@@ -147,7 +147,8 @@ def _write_rows(pipeline: Pipeline, folders: Folders) -> None:
     synthetic, curated, augmented = (
         str(folders.work / f"{name}.jsonl") for name in ("synthetic", "curated", "augmented")
     )
-    aside = [str(folders.work / f"{name}.jsonl") for name in ("dev2", "lookalikes_dev", "lookalikes_heldout")]
+    splits = ("dev2", "lookalikes_dev", "lookalikes_heldout", "everyday_dev", "everyday_heldout")
+    aside = [str(folders.work / f"{name}.jsonl") for name in splits]
     heldout.main(["--out", str(folders.work)])
     scale = ["--scale", str(pipeline.synthetic)]
     synthesize.main(["--out", synthetic, *tests, "--aside", *aside, *scale])

@@ -1,4 +1,4 @@
-"""Splits nothing trains on, a second dev split and look-alikes: `python -m training.heldout --out FOLDER`."""
+"""Splits nothing trains on: dev2, look-alikes, everyday questions: `python -m training.heldout --out DIR`."""
 
 import argparse
 import hashlib
@@ -32,10 +32,11 @@ def chats(path: Path) -> Iterator[Written]:
                     yield Written("chat", lang, text, "", label == "unsafe", categories, "hand-written")
 
 
-def lookalikes(path: Path) -> tuple[list[Written], list[Written]]:
-    """The harmless look-alikes in two halves, by the hash of each text: one to choose by, one to measure with."""
-    texts = sorted(_read(path), key=lambda text: hashlib.sha256(text.encode()).hexdigest())
-    written = [Written("lookalike", "zh", text, "", False, (), "hand-written") for text in texts]
+def halves(family: str, texts: Mapping[str, Sequence[str]]) -> tuple[list[Written], list[Written]]:
+    """Harmless texts by language in two halves, by the hash of each text: one to choose by, one to measure with."""
+    found = ((lang, text) for lang, said in texts.items() for text in said)
+    order = sorted(found, key=lambda pair: hashlib.sha256(pair[1].encode()).hexdigest())
+    written = [Written(family, lang, text, "", False, (), "hand-written") for lang, text in order]
     return written[: len(written) // 2], written[len(written) // 2 :]
 
 
@@ -55,12 +56,15 @@ def _save(path: Path, kept: Iterable[Mapping[str, Any]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exits with 2 and one message when an element file cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m training.heldout", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the three files")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the five files")
     parser.add_argument("--seed", type=int, default=2)
     options = parser.parse_args(arguments)
     amounts = replace(Amounts().scaled(SHARE), statements=0)
     try:
-        near, far = lookalikes(ELEMENTS / "lookalikes_zh.yaml")
+        sets = {
+            "lookalikes": halves("lookalike", {"zh": _read(ELEMENTS / "lookalikes_zh.yaml")}),
+            "everyday": halves("everyday", _read(ELEMENTS / "everyday_dev.yaml")),
+        }
         grammar = Grammar(dict.fromkeys(LANGS, amounts), options.seed, dev=True)
         second = [*rows(chats(ELEMENTS / "chat_dev.yaml"), Leaks(())), *rows(grammar.texts(), Leaks(()))]
     except BadInput as exc:
@@ -68,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     random.Random(options.seed).shuffle(second)
     _save(options.out / "dev2.jsonl", second)
-    _save(options.out / "lookalikes_dev.jsonl", rows(near, Leaks(())))
-    _save(options.out / "lookalikes_heldout.jsonl", rows(far, Leaks(())))
+    for name, (near, far) in sets.items():
+        _save(options.out / f"{name}_dev.jsonl", rows(near, Leaks(())))
+        _save(options.out / f"{name}_heldout.jsonl", rows(far, Leaks(())))
     return 0
 
 

@@ -54,7 +54,7 @@ class Amounts:
     seeds: int = 10
     """Variants of each hand-written request; of each hand-written answer a third as many."""
     asks: int = 30
-    """Variants of each request in `requests.yaml`, which leave more choices."""
+    """Variants of each request in `requests.yaml` and `plain_requests.yaml`, which leave more choices."""
 
     def scaled(self, factor: float) -> "Amounts":
         names = type(self).__slots__
@@ -84,6 +84,8 @@ class Grammar:
             yield from families.seeds(writer, many.seeds)
             yield from families.pairs(writer, -(-many.seeds // 3))
             yield from families.seeds(writer, many.asks, "ask", "requests")
+            yield from families.seeds(writer, many.asks, "plain", "plain_requests")
+            yield from families.seeds(writer, many.asks // 3 + 1, "situation", "situations")
             yield from families.pairs(writer, many.seeds, "turn", "conversations")
 
 

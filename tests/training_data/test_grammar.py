@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.training_data.rows import row, write
+from training import heldout
 from training.families import Writer, Written, adverts, pairs
 from training.grammar import LANGS, expand, held, load
 from training.leaks import Leaks
@@ -136,3 +137,12 @@ def test_a_folder_without_tests_ends_the_command_before_anything_is_written(
     assert main(["--out", str(tmp_path / "s.jsonl"), "--tests", str(tmp_path)]) == 2
     assert "no test_*.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "s.jsonl").exists()
+
+
+def test_everyday_questions_of_the_dev_halves_are_no_training_texts(tmp_path: Path) -> None:
+    assert heldout.main(["--out", str(tmp_path)]) == 0
+    near, far = (
+        {found.prompt for found in read_rows(tmp_path / f"everyday_{half}.jsonl")} for half in ("dev", "heldout")
+    )
+    assert len(near) > 100 and len(far) > 100 and not near & far
+    assert not (near | far) & {text.prompt for text in TEXTS}
