@@ -85,7 +85,7 @@ class Grammar:
             yield from families.pairs(writer, -(-many.seeds // 3))
             yield from families.seeds(writer, many.asks, "ask", "requests")
             yield from families.seeds(writer, many.asks, "plain", "plain_requests")
-            yield from families.seeds(writer, many.asks // 3 + 1, "situation", "situations")
+            yield from families.seeds(writer, many.seeds, "situation", "situations")
             yield from families.pairs(writer, many.seeds, "turn", "conversations")
 
 
