@@ -37,7 +37,7 @@ class Guard(Protocol):
     def operating_points(self) -> OperatingPoints: ...
 
     @property
-    def alive(self) -> bool:
+    def ready(self) -> bool:
         """Whether a check can be answered now: what runs it is up, and does not hang."""
 
     @property
@@ -59,14 +59,23 @@ class Counting(Protocol):
         """Totals since the start, by what is counted."""
 
 
-class Explaining(Protocol):
-    """A guard that says why, in its own words: for the record, never in a caller's path."""
+class ExplainingGuard(Protocol):
+    """Explains a guard's verdicts in words: for the audit log, never while a caller waits."""
 
     @property
     def name(self) -> str: ...
 
     async def explain(self, conversation: Conversation) -> str:
-        """ "" where it has nothing to say. Raises `GuardError`."""
+        """ "" where it has no explanation. Raises `GuardError`."""
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """A guard whose verdicts can be explained."""
+
+    @property
+    def explainers(self) -> Sequence[ExplainingGuard]:
+        """Its own explainer, or those of the guards inside it; () where it was not asked to explain."""
 
 
 class Model(Protocol):

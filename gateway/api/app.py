@@ -39,7 +39,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.tenants.limits import Limits
 from gateway.tenants.tenants import Tenant, Tenants, presented
 from gateway.upstreams.boundary import refuse_forbidden
-from guard_runtime.guard import Explaining
+from guard_runtime.guard import ExplainingGuard
 from guard_runtime.text.language import language_of
 
 MODERATIONS = Moderations()
@@ -55,7 +55,8 @@ def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Di
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered,
-    `decoders` to its tokenizer, where that is known. `explaining`: guards that say why for the audit log."""
+    `decoders` to its tokenizer, where that is known. `explaining`: guards that say why for the audit log.
+    `metrics` may have been told of the guards' batches already."""
 
     judge: Judge
     tenants: Tenants
@@ -63,14 +64,15 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     decoders: Mapping[str, Decoder] = field(default_factory=dict)
     sinks: Sequence[Sink] | None = None
-    explaining: Sequence[Explaining] = ()
+    explaining: Sequence[ExplainingGuard] = ()
     readers: Readers = field(default_factory=Readers)
     version: str = "0"
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
-    metrics = Metrics()
+    metrics = gateway.metrics
     receipts = Receipts()
     kept = [LogSink()] if gateway.sinks is None else gateway.sinks
     analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
@@ -149,7 +151,7 @@ class _Desk:
 
     async def ready(self, request: Request) -> Response:
         """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
-        down = [guard.name for guard in self._gateway.judge.guards if not guard.alive]
+        down = [guard.name for guard in self._gateway.judge.guards if not guard.ready]
         up = self._up and not down
         body = {"ready": up, "guard": self._gateway.judge.version, "down": down}
         return _json(body, status=200 if up else 503)
