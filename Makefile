@@ -19,7 +19,7 @@ serve: $(VENV)/serving  ## serve on 127.0.0.1:8080 (PORT= to change) with the em
 	@$(BIN)/python -m gateway serve --port $(PORT)
 
 test: $(VENV)/tests  ## run the tests, with the real guard and the real demo model
-	$(BIN)/python -m pytest --ignore tests/training --ignore tests/training_data --ignore tests/export \
+	$(BIN)/python -m pytest --ignore tests/training --ignore tests/export \
 		--ignore tests/clients/programs
 
 check: $(VENV)/tests  ## style, types, import rules
@@ -36,10 +36,10 @@ bench: $(VENV)/tests  ## the relay and the guard, measured; the tables of README
 	$(BIN)/python -m benchmarks.guard
 
 guard: $(VENV)/training  ## train and ship libra-mini from its base weights and DATA
-	$(BIN)/python -m training.guard --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
+	$(BIN)/python -m training.pipeline --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
 
 test-models: $(VENV)/training  ## the tests that need torch: training and export
-	$(BIN)/python -m pytest tests/training tests/training_data tests/export
+	$(BIN)/python -m pytest tests/training tests/export
 
 test-clients: $(VENV)/tests $(VENV)/clients/ready $(NODE)/node_modules/ready  ## the clients of langchain, litellm, pydantic-ai and Node
 	$(BIN)/python -m pytest tests/clients/programs

@@ -20,11 +20,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from benchmarks.streaming import GUARD, Stream
-from gateway import channel_text
-from gateway.policy import StreamSettings
+from gateway.policy.policy import StreamSettings
+from gateway.streaming import channel
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
-from guard_runtime.loading import load_classifier
-from guard_runtime.reader import Reader
+from guard_runtime.guards.reader import Reader
+from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import Verdict
 
 CHECK = 0.03
@@ -87,7 +87,7 @@ class Bench:
         return Seen(False)
 
     async def full(self, row: Row) -> Seen:
-        with _reach(channel_text.tail):
+        with _reach(channel.tail):
             return await self.streamed(row)
 
     def _flags(self, verdict: Verdict) -> bool:
@@ -103,12 +103,12 @@ class Bench:
 @contextmanager
 def _reach(other: Callable[[str, int], str]) -> Iterator[None]:
     """The gate with another idea of what a later check reads again."""
-    own = channel_text.reach
-    channel_text.reach = other  # type: ignore[assignment]
+    own = channel.reach
+    channel.reach = other  # type: ignore[assignment]
     try:
         yield
     finally:
-        channel_text.reach = own
+        channel.reach = own
 
 
 def _asked(row: Row) -> Conversation:

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from export.quantize import Precision, quantize
 from export.score_graph import write_head_graph, write_score_graph
-from guard_runtime.decoder import Decoder, DecoderShape, Memory, Remembered, Row
-from guard_runtime.session import Graph
-from guard_runtime.writer import Writer
+from guard_runtime.generative.decoder import Decoder, DecoderShape, Memory, Remembered, Row
+from guard_runtime.generative.greedy import Writer
+from guard_runtime.onnx.session import Graph
 
 HEAD, TAIL = 142, 12
 """Libra's instruction before the question, and its words after the answer, in Qwen2.5's tokens (GUARDS.md 1.1)."""

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.relay import machine
 from evaluation.scoring import SHIPPED
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import Classifier

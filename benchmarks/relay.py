@@ -32,17 +32,17 @@ from tokenizers import Tokenizer
 
 from benchmarks import mock
 from benchmarks.load import Load, load
-from gateway.app import Gateway, create_app
-from gateway.exchange import Route
-from gateway.judge import Judge
-from gateway.openai_upstream import Endpoint, OpenAICompatible
-from gateway.policy import Action, DirectionPolicy, Policy, Rule
-from gateway.server import Server, serve_config
-from gateway.sinks import LogSink
-from gateway.tenants import Tenant, Tenants, hashed
-from guard_runtime.artefact import Artefact
-from guard_runtime.loading import load_classifier
-from guard_runtime.session import Session
+from gateway.api.app import Gateway, create_app
+from gateway.api.server import Server, serve_config
+from gateway.judging.judge import Judge
+from gateway.pipeline.exchange import Route
+from gateway.policy.policy import Action, DirectionPolicy, Policy, Rule
+from gateway.records.record import LogSink
+from gateway.tenants.tenants import Tenant, Tenants, hashed
+from gateway.upstreams.openai import Endpoint, OpenAICompatible
+from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.loading.classifier import load_classifier
+from guard_runtime.onnx.session import Session
 from guard_runtime.verdict import CATEGORIES
 
 MODEL = Path(__file__).parent.parent / "guard_runtime" / "models" / "libra-mini"

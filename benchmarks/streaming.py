@@ -19,13 +19,13 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 import guard_runtime
-from gateway.channel_text import weigh
 from gateway.dialects.dialect import Delta, Event
-from gateway.gate import Gate
-from gateway.policy import StreamSettings
+from gateway.policy.policy import StreamSettings
+from gateway.streaming.channel import weigh
+from gateway.streaming.gate import Gate
 from guard_runtime.conversation import Conversation, Part, Role, Turn
-from guard_runtime.loading import load_classifier
-from guard_runtime.reader import Reader
+from guard_runtime.guards.reader import Reader
+from guard_runtime.loading.classifier import load_classifier
 
 GUARD = Path(guard_runtime.__file__).with_name("models") / "libra-mini"
 TOKENS = 2_000

@@ -13,8 +13,8 @@ from evaluation import libra_test, page, report, robustness, scoring
 from evaluation.cluster import Cluster
 from evaluation.datasets import BadData, Share
 from evaluation.scoring import Bar, Watch
-from guard_runtime.devices import Device, Placement
 from guard_runtime.errors import ArtefactRefused
+from guard_runtime.onnx.devices import Device, Placement
 
 
 def _bar(total: int) -> AbstractContextManager[Bar]:

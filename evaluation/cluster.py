@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation.datasets import BadData, Broken, Sample
 from evaluation.scoring import Score, load_guard, scores
-from guard_runtime.devices import Device, Placement
+from guard_runtime.onnx.devices import Device, Placement
 
 Batch = dict[str, list[str]]
 

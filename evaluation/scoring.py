@@ -10,14 +10,14 @@ from typing import Protocol
 
 import guard_runtime
 from evaluation.datasets import ALONE, Broken, Sample, Share, samples
-from gateway.policy import Action, Rule
-from guard_runtime.artefact import Artefact
+from gateway.policy.policy import Action, Rule
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
-from guard_runtime.devices import ON_CPU, Placement
 from guard_runtime.errors import GuardFailed
-from guard_runtime.generative_loading import generative_model
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.classifier import Classifier
+from guard_runtime.loading.generative import generative_model
+from guard_runtime.onnx.devices import ON_CPU, Placement
 from guard_runtime.verdict import Verdict
 
 POINT = "balanced"

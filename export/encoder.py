@@ -25,15 +25,15 @@ from export.folder import Draft, Order, fresh, refuse_external
 from export.labels import Labels, VerdictHead, labels_of
 from export.parity import Labelled, Parity, compared, labelled
 from export.quantize import Precision, quantize
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.artefacts.manifest import LABELS, Calibration
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
+from guard_runtime.generative.scoring import probability
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import CONTEXT_CHARACTERS, FAMILY, Classifier, context_tokens, readings
-from guard_runtime.language import language_of
-from guard_runtime.manifest import LABELS, Calibration
-from guard_runtime.normalise import normalise
-from guard_runtime.scoring import probability
+from guard_runtime.text.language import language_of
+from guard_runtime.text.normalise import normalise
 
 OPSET = 18
 MAX_TOKENS = 512

@@ -13,11 +13,11 @@ from typing import Any
 from export.examples import EXAMPLES
 from export.parity import Parity
 from export.quantize import Precision
+from guard_runtime.artefacts.manifest import FORMAT, Calibration
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Model, Passage
-from guard_runtime.language import LANGUAGES, Language
-from guard_runtime.manifest import FORMAT, Calibration
+from guard_runtime.text.language import LANGUAGES, Language
 from guard_runtime.verdict import CATEGORIES, Verdict
 
 TOLERANCE = {Precision.FP32: 0.01, Precision.FP16: 0.02, Precision.INT8: 0.1, Precision.INT4: 0.05}

@@ -13,12 +13,12 @@ from export.checkpoint import Checkpoint
 from export.score_graph import PostHead
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
+from guard_runtime.generative.prompt import Probe, words
+from guard_runtime.generative.scoring import margin, probability
+from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guard import Passage
 from guard_runtime.guards.generative import Contract, GenerativeModel
-from guard_runtime.language import language_of
-from guard_runtime.prompt import Probe, words
-from guard_runtime.scoring import margin, probability
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.text.language import language_of
 
 AGREEMENT = 0.99
 """Below this share of like verdicts an artefact is written as unverified, and the runtime refuses it."""

@@ -11,10 +11,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
-from guard_runtime.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
-from guard_runtime.token_heads import Heads, TokenHead
-from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.generative.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
+from guard_runtime.generative.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
+from guard_runtime.generative.token_heads import Heads, TokenHead
+from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
 
 _MARKS: Mapping[str, Slot] = {QUESTION: Slot.QUESTION, ANSWER: Slot.ANSWER}
 _BORDER = re.compile("(" + "|".join(map(re.escape, _MARKS)) + ")")

@@ -16,14 +16,14 @@ from export.parity import Labelled, Parity, Reference, labelled, parity
 from export.quantize import Precision, quantize
 from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, write_head_graph, write_score_graph
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.families import FAMILIES, Family
-from guard_runtime.generative_loading import generative_model, untested
+from guard_runtime.generative.families import FAMILIES, Family
+from guard_runtime.generative.prompt import Probes, label_tokens, probes_to_json
+from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guards.classifier import FAMILY as CLASSIFIER
 from guard_runtime.guards.generative import Contract
-from guard_runtime.prompt import Probes, label_tokens, probes_to_json
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.loading.generative import generative_model, untested
 
 MAX_TOKENS = 4_096
 INT4_OPSET = 21

@@ -15,13 +15,13 @@ from export.checkpoint import Checkpoint
 from export.score_graph import TokenHeads
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.families import Family, Head
+from guard_runtime.generative.families import Family, Head
+from guard_runtime.generative.prompt import words
+from guard_runtime.generative.token_heads import scores
+from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
 from guard_runtime.guard import Passage
 from guard_runtime.guards.tokenwise import TokenContract
-from guard_runtime.language import language_of
-from guard_runtime.prompt import words
-from guard_runtime.token_heads import scores
-from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.text.language import language_of
 
 _MAPS: Mapping[Direction, str] = {
     Direction.RESPONSE: "response_risk_level_map",

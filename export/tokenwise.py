@@ -14,12 +14,12 @@ from export.quantize import Precision, quantize
 from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, TokenHeads, write_token_graph
 from export.token_heads import TokenReference, heads_of
-from guard_runtime.artefact import Artefact
-from guard_runtime.families import Family
-from guard_runtime.generative_loading import generative_model, untested_tokenwise
+from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.generative.families import Family
+from guard_runtime.generative.token_heads import Heads, heads_to_json
+from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guards.tokenwise import TokenContract
-from guard_runtime.token_heads import Heads, heads_to_json
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.loading.generative import generative_model, untested_tokenwise
 
 MAX_TOKENS = 4_096
 INT4_OPSET = 21

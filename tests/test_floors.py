@@ -9,7 +9,7 @@ import pytest
 FLOORS = {
     "starlette": ("1.3.1", "CVE-2025-62727, CVE-2026-48710 BadHost, CVE-2026-54283"),
     "aiohttp": ("3.14.4", "CVE-2026-128131 and the 3.13/3.14 series before it"),
-    "uvicorn": ("0.54.0", "the version whose protocol class gateway.server builds on"),
+    "uvicorn": ("0.54.0", "the version whose protocol class gateway.api.server builds on"),
     "h11": ("0.16.0", "CVE-2025-43859"),
     "httptools": ("0.9.0", "request smuggling fixes of llhttp 9"),
     "onnxruntime": ("1.24", "external data path check, ORT #26776"),

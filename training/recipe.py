@@ -3,15 +3,10 @@
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from training.rows import BadInput
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from training.data.rows import BadInput
+from training.data.strict import Strict
 
 
 class Mix(Strict):

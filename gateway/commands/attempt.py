@@ -9,13 +9,13 @@ from pathlib import Path
 import anyio
 import click
 
-from gateway.assembly import judge_of
 from gateway.commands.loading import chosen, loaded
 from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, stop, table
 from gateway.errors import ConfigError
-from gateway.judge import Judge, Judgement
-from gateway.policy import Action, Decision, Policy, Reason, Rule
-from gateway.tenants import Tenant
+from gateway.judging.judge import Judge, Judgement
+from gateway.policy.policy import Action, Decision, Policy, Reason, Rule
+from gateway.tenants.tenants import Tenant
+from gateway.wiring import judge_of
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import GuardError
 from guard_runtime.guard import Guard

@@ -6,13 +6,13 @@ from pathlib import Path
 import anyio
 import click
 
-from gateway.assembly import gateway_of, judge_of
 from gateway.commands.loading import loaded
 from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, stop
 from gateway.commands.version import libragate_version
-from gateway.config import Config
+from gateway.config.loader import Config
 from gateway.errors import ConfigError
-from gateway.judge import Judge
+from gateway.judging.judge import Judge
+from gateway.wiring import gateway_of, judge_of
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.errors import GuardError
 

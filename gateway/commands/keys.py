@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from gateway import yaml_file
 from gateway.commands.loading import require_file
 from gateway.commands.terminal import Exit, config_option, json_option, print_json, say, stop, unknown
-from gateway.config import key_pepper
+from gateway.config.loader import key_pepper
 from gateway.errors import ConfigError
-from gateway.tenants import hashed, new_key
+from gateway.strict import strict_yaml
+from gateway.tenants.tenants import hashed, new_key
 
 
 @click.group("keys")
@@ -43,6 +43,6 @@ def new(tenant: str, config: Path, as_json: bool) -> None:
 
 
 def _tenants(config: Path) -> list[str]:
-    data = yaml_file.read(config).data
+    data = strict_yaml.read(config).data
     tenants = data.get("tenants") if isinstance(data, dict) else None
     return list(tenants) if isinstance(tenants, dict) else []

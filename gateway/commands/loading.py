@@ -5,9 +5,9 @@ from pathlib import Path
 
 import gateway
 from gateway.commands.terminal import Exit, stop, unknown
-from gateway.config import Config, load_config
+from gateway.config.loader import Config, load_config
 from gateway.errors import ConfigError
-from gateway.tenants import Tenant
+from gateway.tenants.tenants import Tenant
 
 
 def require_file(command: str, path: Path, *, as_json: bool) -> None:

@@ -8,8 +8,8 @@ import click
 
 from gateway.commands.loading import chosen, loaded
 from gateway.commands.terminal import Exit, config_option, json_option, print_json, table
-from gateway.policy import Action, Policy, Rule
-from gateway.policy_file import policy_schema
+from gateway.policy.policy import Action, Policy, Rule
+from gateway.policy.schema import policy_schema
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import CATEGORIES, Category
 

@@ -11,14 +11,14 @@ import click
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.app import create_app
-from gateway.assembly import gateway_of, judge_of
+from gateway.api.app import create_app
+from gateway.api.server import Server, serve_config
 from gateway.commands.loading import loaded
 from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, say, stop
 from gateway.commands.version import libragate_version
-from gateway.config import Config
+from gateway.config.loader import Config
 from gateway.errors import ConfigError
-from gateway.server import Server, serve_config
+from gateway.wiring import gateway_of, judge_of
 from guard_runtime.errors import GuardError
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.dialects.choice_stream import STAMP
+from gateway.dialects.choices.choice_stream import STAMP
 from gateway.dialects.dialect import Channel, Event, Json
 from gateway.dialects.fields import only_names
 from guard_runtime.conversation import Part

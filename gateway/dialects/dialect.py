@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
-from gateway.policy import Decision
+from gateway.policy.policy import Decision
 from guard_runtime.conversation import Conversation, Kind, Part
 
 Json = Mapping[str, Any]

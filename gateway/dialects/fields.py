@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.errors import BadRequest, UpstreamError
-from gateway.strict_json import DuplicateKey, NotStrict, decode, flattened
+from gateway.strict.strict_json import DuplicateKey, NotStrict, decode, flattened
 from guard_runtime.conversation import Kind, Part, Path
 
 JSON_MARK = "$json"

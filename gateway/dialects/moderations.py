@@ -9,7 +9,7 @@ from gateway.dialects.fields import dotted, items, mapping, refuse_unknown, requ
 from gateway.dialects.media import media_part, of_url
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import BadRequest, GatewayError
-from gateway.policy import Action, Decision, worst_of
+from gateway.policy.policy import Action, Decision, worst_of
 from guard_runtime.conversation import Conversation, Direction, MediaKind, Part, Path, Role, Turn
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 

@@ -13,19 +13,19 @@ from tokenizers import Encoding, Regex, Tokenizer
 from tokenizers.normalizers import Replace
 from tokenizers.normalizers import Sequence as Sequences
 
-from guard_runtime.artefact import Artefact, self_test
+from guard_runtime.artefacts.artefact import Artefact, self_test
+from guard_runtime.artefacts.manifest import Calibration, Manifest
 from guard_runtime.conversation import Direction
-from guard_runtime.devices import ON_CPU, Device, Placement
-from guard_runtime.encodings import decoded_runs
 from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.language import language_of
-from guard_runtime.manifest import Calibration, Manifest
-from guard_runtime.normalise import VERSION, compatible, normalise
-from guard_runtime.session import Logits, Session
-from guard_runtime.tensorrt import Profile, classifier_profile, refuse_unsuited
+from guard_runtime.onnx.devices import ON_CPU, Device, Placement
+from guard_runtime.onnx.session import Logits, Session
+from guard_runtime.onnx.tensorrt import Profile, classifier_profile, refuse_unsuited
+from guard_runtime.text.encodings import decoded_runs
+from guard_runtime.text.language import language_of
+from guard_runtime.text.normalise import VERSION, compatible, normalise
+from guard_runtime.text.windows import Slice, windows
 from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
-from guard_runtime.windows import Slice, windows
 
 FAMILY = "classifier"
 

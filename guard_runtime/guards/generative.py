@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 
 import json_repair
 
+from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Direction
-from guard_runtime.decoder import Decoder, Memory, Reading, Remembered, Row
 from guard_runtime.errors import ArtefactRefused, GuardFailed
+from guard_runtime.generative.decoder import Decoder, Memory, Reading, Remembered, Row
+from guard_runtime.generative.greedy import Writer
+from guard_runtime.generative.prefill import LIMITS, Limits, laid_out, read_all
+from guard_runtime.generative.prompt import Label, Probe, Probes, Segment, label_tokens, words
+from guard_runtime.generative.scoring import Logits, label_mass, margin, probability, shares, spread, together, written
+from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.language import Language, language_of
-from guard_runtime.manifest import Calibration
-from guard_runtime.prefill import LIMITS, Limits, laid_out, read_all
-from guard_runtime.prompt import Label, Probe, Probes, Segment, label_tokens, words
-from guard_runtime.scoring import Logits, label_mass, margin, probability, shares, spread, together, written
-from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.text.language import Language, language_of
 from guard_runtime.verdict import Category, Coverage, Unread, Verdict
-from guard_runtime.writer import Writer
 
 KINDS_FROM = 0.02
 """Below this risk no category is asked for: every score is at most this, whichever it is."""

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import aiohttp
 import anyio
 
-from guard_runtime.batcher import Urgency
-from guard_runtime.breaker import Breaker
-from guard_runtime.cache import VerdictCache
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
-from guard_runtime.families import ANSWER, QUESTION, Family, Word
+from guard_runtime.generative.families import ANSWER, QUESTION, Family, Word
+from guard_runtime.generative.prompt import Label, Slot, words
+from guard_runtime.generative.scoring import probability, spread, together
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.generative import parsed
-from guard_runtime.prompt import Label, Slot, words
-from guard_runtime.reader import Reader
-from guard_runtime.scoring import probability, spread, together
+from guard_runtime.guards.reader import Reader
+from guard_runtime.serving.batcher import Urgency
+from guard_runtime.serving.breaker import Breaker
+from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Coverage, Verdict
 
 MAX_REPLY = 1 << 20

@@ -11,7 +11,7 @@ import anyio.to_thread
 from guard_runtime.conversation import Conversation, Direction, Kind, Part, Path
 from guard_runtime.guard import OperatingPoints
 from guard_runtime.guards.patterns import PATTERNS, as_bytes, may_hold
-from guard_runtime.normalise import VERSION, normalise
+from guard_runtime.text.normalise import VERSION, normalise
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Verdict
 
 BALANCED, STRICT = 0.7, 0.4

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Direction
-from guard_runtime.decoder import Decoder, Memory, Remembered, Row
 from guard_runtime.errors import ArtefactRefused, GuardFailed
+from guard_runtime.generative.decoder import Decoder, Memory, Remembered, Row
+from guard_runtime.generative.prefill import LIMITS, Laid, Limits, laid_out, read_all
+from guard_runtime.generative.prompt import words
+from guard_runtime.generative.scoring import together
+from guard_runtime.generative.token_heads import Heads, TokenHead, scores
+from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.language import Language, language_of
-from guard_runtime.manifest import Calibration
-from guard_runtime.prefill import LIMITS, Laid, Limits, laid_out, read_all
-from guard_runtime.prompt import words
-from guard_runtime.scoring import together
-from guard_runtime.token_heads import Heads, TokenHead, scores
-from guard_runtime.tokens import Vocabulary, common_prefix
+from guard_runtime.text.language import Language, language_of
 from guard_runtime.verdict import Category, Coverage, Verdict
 
 

@@ -14,10 +14,16 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-EXCHANGE, JUDGE, APP = "gateway/exchange.py", "gateway/judge.py", "gateway/app.py"
-GATE, STREAMING, CHANNEL = "gateway/gate.py", "gateway/streaming.py", "gateway/channel_text.py"
-CHAT, CHAT_STREAM, FIELDS = "gateway/dialects/chat.py", "gateway/dialects/chat_stream.py", "gateway/dialects/fields.py"
-READER, CLASSIFIER, NORMALISE = (f"guard_runtime/{n}.py" for n in ("reader", "guards/classifier", "normalise"))
+EXCHANGE, JUDGE, APP = "gateway/pipeline/exchange.py", "gateway/judging/judge.py", "gateway/api/app.py"
+GATE, STREAMING, CHANNEL = "gateway/streaming/gate.py", "gateway/streaming/response.py", "gateway/streaming/channel.py"
+CHAT, CHAT_STREAM, FIELDS = (
+    "gateway/dialects/choices/chat.py",
+    "gateway/dialects/choices/chat_stream.py",
+    "gateway/dialects/fields.py",
+)
+READER, CLASSIFIER, NORMALISE = (
+    f"guard_runtime/{n}.py" for n in ("guards/reader", "guards/classifier", "text/normalise")
+)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -91,7 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "every choice that was asked for is open until it was closed",
-        "gateway/dialects/choice_stream.py",
+        "gateway/dialects/choices/choice_stream.py",
         "self._open = set(range(expected))",
         "self._open = {0}",
         ("wire_03_a_block_closes_every_choice_the_first_one_first",),
@@ -154,7 +160,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "only the first system turns may be trusted",
-        "gateway/trust.py",
+        "gateway/judging/trust.py",
         "leading = leading and turn.role is Role.SYSTEM",
         "leading = turn.role is Role.SYSTEM",
         ("wire_05_roles_a_system_message_from_further_on_is_never_trusted",),
@@ -203,14 +209,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "hidden text is decoded",
-        "guard_runtime/encodings.py",
+        "guard_runtime/text/encodings.py",
         "MAX_DEPTH = 2\n",
         "MAX_DEPTH = 0\n",
         ("wire_08_unicode_costumes_and_codes_hide_no_question",),
     ),
     Mutant(
         "decoding ends",
-        "guard_runtime/encodings.py",
+        "guard_runtime/text/encodings.py",
         "MAX_DEPTH = 2\n",
         "MAX_DEPTH = 9\n",
         ("threat_13_decoding_bombs_cost_no_more_than_two_layers",),
@@ -269,7 +275,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a guard's version is part of what is looked up",
-        "guard_runtime/cache.py",
+        "guard_runtime/serving/verdict_cache.py",
         "    yield guard.encode()\n",
         "",
         ("wire_11_cache_another_version_or_direction_is_asked_anew",),
@@ -300,14 +306,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a failure is counted",
-        "gateway/metrics.py",
+        "gateway/telemetry/metrics.py",
         'result = "failed" if judgement.failures else "judged"',
         'result = "judged"',
         ("wire_12_fail_path_that_a_policy_opens_is_counted",),
     ),
     Mutant(
         "each category has its own score",
-        "gateway/policy.py",
+        "gateway/policy/policy.py",
         "score = verdict.scores[category]",
         "score = max(verdict.scores.values())",
         ("wire_12_fail_path_one_category_is_not_taken_for_another",),
@@ -325,7 +331,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a key may stand once",
-        "gateway/strict_json.py",
+        "gateway/strict/strict_json.py",
         "raise DuplicateKey(key)",
         "continue",
         ("wire_13_headers_and_bodies_with_a_key_twice_are_refused",),
@@ -431,7 +437,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a caller's own host is refused at every depth",
-        "gateway/provider.py",
+        "gateway/upstreams/boundary.py",
         "        waiting.extend(",
         "        tuple(",
         ("threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth",),

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from gateway.errors import UpstreamError
-from gateway.openai_upstream import Endpoint, OpenAICompatible
-from gateway.policy import Action, Rewrite, StreamSettings
-from gateway.upstreams import Pause, Scripted, Step
+from gateway.policy.policy import Action, Rewrite, StreamSettings
+from gateway.upstreams.openai import Endpoint, OpenAICompatible
+from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.guards.rules import Rules
 from tests.bypass.walls import (
     BAD_WORD,
@@ -34,8 +34,8 @@ from tests.bypass.walls import (
     streaming,
 )
 from tests.clients.provider import Speaker
-from tests.faulty import chunks, faulty_thread, raw_sse
-from tests.served import KEY, Parts, blocking, record, served
+from tests.support.faulty_provider import chunks, faulty_thread, raw_sse
+from tests.support.gateway_server import KEY, Parts, blocking, record, served
 
 CLEAN = "A harmless beginning, and a long one. "
 ID_NUMBER = "11010519491231002X"

@@ -9,16 +9,16 @@ import anyio
 import httpx
 import pytest
 
-from gateway.policy import Action, DirectionPolicy, Rewrite
-from gateway.upstreams import Scripted
-from guard_runtime.cache import VerdictCache
+from gateway.policy.policy import Action, DirectionPolicy, Rewrite
+from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardFailed, GuardOverloaded, GuardTimeout
 from guard_runtime.guard import Guard
 from guard_runtime.guards.scripted import ScriptedGuard, words
+from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 from tests.bypass.walls import BAD_WORD, CHAT, WordModel, asking, code, message, plain, post
-from tests.served import BAD, CRIME, KEY, OTHER_KEY, Parts, blocking, record, served
+from tests.support.gateway_server import BAD, CRIME, KEY, OTHER_KEY, Parts, blocking, record, served
 
 ASKED = asking("something forbidden")
 LENIENT = blocking(Action.LOG, hash="ffffffffffff")

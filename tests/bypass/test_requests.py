@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.policy import Action, DirectionPolicy
-from gateway.readers import Describer, Readers
-from gateway.upstreams import Scripted
+from gateway.judging.media import Describer, Readers
+from gateway.policy.policy import Action, DirectionPolicy
+from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
 from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard
@@ -28,7 +28,7 @@ from tests.bypass.walls import (
     code,
     post,
 )
-from tests.served import BAD, Parts, blocking, record, served
+from tests.support.gateway_server import BAD, Parts, blocking, record, served
 
 ID_NUMBER = "11010519491231002X"
 TOOL: Json = {"type": "function", "function": {"name": "look_up", "description": "d", "parameters": {"type": "object"}}}

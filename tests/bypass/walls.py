@@ -8,13 +8,13 @@ import httpx
 import orjson
 
 from gateway.dialects.dialect import Event
-from gateway.upstreams import Pause, Scripted, Step
-from guard_runtime.batcher import Batcher
-from guard_runtime.cache import VerdictCache
+from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.reader import Reader
+from guard_runtime.guards.reader import Reader
+from guard_runtime.serving.batcher import Batcher
+from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Coverage, Verdict
-from tests.served import CRIME, KEY
+from tests.support.gateway_server import CRIME, KEY
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 MESSAGES, EMBEDDINGS = "/v1/messages", "/v1/embeddings"

@@ -8,12 +8,12 @@ from enum import StrEnum
 import orjson
 
 from gateway.dialects.dialect import Json
-from gateway.policy import OnBlock
+from gateway.policy.policy import OnBlock
 from guard_runtime.errors import GuardFailed
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.verdict import Category
 from tests.clients.provider import Speaker
-from tests.served import BAD, KEY, OTHER_KEY, Parts, blocking, served
+from tests.support.gateway_server import BAD, KEY, OTHER_KEY, Parts, blocking, served
 
 GOOD = "A harmless answer, and a long one. "
 FULL = GOOD * 12

@@ -17,12 +17,12 @@ from export.encoder import Reference
 from export.folder import Order
 from export.quantize import Precision
 from export.to_onnx import export
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import Classifier
-from guard_runtime.loading import load_classifier
+from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import CATEGORIES, Category
 from tests.export.encoders import BAD, checkpoint, trained
 

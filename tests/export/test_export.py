@@ -17,13 +17,13 @@ from export.checkpoint import opened
 from export.parity import Reference, auroc
 from export.quantize import Precision
 from export.to_onnx import Order, export
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
-from guard_runtime.devices import Placement
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative_loading import generative_model, load_generative
+from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guard import Passage
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.loading.generative import generative_model, load_generative
+from guard_runtime.onnx.devices import Placement
 from tests.export.tiny import checkpoint
 
 WORDS = (

@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from export.render import Renderer, template_of
 from export.to_onnx import Order, export
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
-from guard_runtime.families import FAMILIES
-from guard_runtime.generative_loading import generative_model
+from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.prompt import Probe, words
+from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guard import Passage
-from guard_runtime.prompt import Probe, words
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.loading.generative import generative_model
 from tests.export.tiny import checkpoint
 
 ROWS = 500

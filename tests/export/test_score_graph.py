@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from export.quantize import Precision, quantize
 from export.score_graph import write_head_graph, write_score_graph
-from guard_runtime.decoder import Decoder, DecoderShape, Row
-from guard_runtime.session import Graph
+from guard_runtime.generative.decoder import Decoder, DecoderShape, Row
+from guard_runtime.onnx.session import Graph
 from tests.export.tiny import config
 
 LABELS = (5, 9, 20)

@@ -18,18 +18,18 @@ from export.examples import EXAMPLES
 from export.folder import Order
 from export.to_onnx import export
 from export.token_heads import TokenReference, heads_of
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.families import FAMILIES
-from guard_runtime.generative_loading import generative_model, load_generative
+from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.prompt import words
 from guard_runtime.guard import Passage
 from guard_runtime.guards.tokenwise import TokenwiseModel
-from guard_runtime.prompt import words
+from guard_runtime.loading.generative import generative_model, load_generative
 from guard_runtime.verdict import Category, Verdict
 from tests.export.tiny import config
-from tests.generative.qwen import tokenizer_json
-from tests.generative.templates import QWEN3
+from tests.guard_runtime.generative.qwen import tokenizer_json
+from tests.guard_runtime.generative.templates import QWEN3
 
 FAMILY = "qwen3guard_stream"
 INNER = 24

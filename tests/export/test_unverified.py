@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from export.__main__ import main
 from export.examples import EXAMPLES
 from export.render import Renderer, template_of
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.families import FAMILIES
-from guard_runtime.generative_loading import generative_model, load_generative
-from guard_runtime.tokens import Vocabulary
+from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.loading.generative import generative_model, load_generative
 from tests.export.test_greedy import balanced
 from tests.export.tiny import checkpoint
 

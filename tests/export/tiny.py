@@ -14,7 +14,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.generative.qwen import TEMPLATE, tokenizer_json
+from tests.guard_runtime.generative.qwen import TEMPLATE, tokenizer_json
 
 VOCABULARY = 151_680
 _SIZE = {

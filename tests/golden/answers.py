@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.dialects import full_chat, full_completions, full_embeddings, full_messages, full_responses
+from tests.gateway.dialects import full_embeddings
+from tests.gateway.dialects.choices import full_chat, full_completions
+from tests.gateway.dialects.messages import full_messages
+from tests.gateway.dialects.responses import full_responses
 
 Json = Mapping[str, Any]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}

@@ -23,7 +23,7 @@ import httpx
 from tests.golden.case import Case, Headers
 from tests.golden.cases import CASES
 from tests.golden.world import LIMITS, WORLD, application, scripted
-from tests.served import KEY, OTHER_KEY, running
+from tests.support.gateway_server import KEY, OTHER_KEY, running
 
 CAPTURES = Path(__file__).parent / "captures"
 OWN_CASE = "CASE-CASE-CASE"

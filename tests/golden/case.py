@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.golden.world import World
-from tests.served import KEY, OTHER_KEY
+from tests.support.gateway_server import KEY, OTHER_KEY
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.dialects import full_chat, full_completions, full_embeddings, full_messages, full_moderations, full_responses
+from tests.gateway.dialects import full_embeddings, full_moderations
+from tests.gateway.dialects.choices import full_chat, full_completions
+from tests.gateway.dialects.messages import full_messages
+from tests.gateway.dialects.responses import full_responses
 from tests.golden.case import ANNOTATED, BEARER, OTHER_BEARER, PATHS, Case, Headers, asked
 from tests.golden.world import World
-from tests.served import KEY, OTHER_KEY
+from tests.support.gateway_server import KEY, OTHER_KEY
 
 AZURE = "/openai/deployments/{}?api-version=2024-10-21"
 HELLO = "Hello there."

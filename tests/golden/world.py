@@ -14,21 +14,34 @@ import anyio
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.app import create_app
-from gateway.body import Limits
+from gateway.api.app import create_app
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError, UpstreamTimeout
-from gateway.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode, StreamSettings, Trusted
-from gateway.provider import provider_error
-from gateway.upstreams import Pause, Scripted, Step
+from gateway.policy.policy import (
+    Action,
+    DirectionPolicy,
+    OnBlock,
+    Policy,
+    Rewrite,
+    Rule,
+    StreamMode,
+    StreamSettings,
+    Trusted,
+)
+from gateway.tenants.limits import Limits
+from gateway.upstreams.boundary import provider_error
+from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardFailed, GuardOverloaded
 from guard_runtime.guard import Guard
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Unread, Verdict
-from tests.dialects import full_chat, full_completions, full_embeddings, full_messages, full_responses
+from tests.gateway.dialects import full_embeddings
+from tests.gateway.dialects.choices import full_chat, full_completions
+from tests.gateway.dialects.messages import full_messages
+from tests.gateway.dialects.responses import full_responses
 from tests.golden import answers
-from tests.served import Parts
+from tests.support.gateway_server import Parts
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
 HATE = Category.HATE_SPEECH_AND_ABUSE

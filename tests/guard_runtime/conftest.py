@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from guard_runtime.artefact import Artefact
+from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.guards.classifier import Classifier
 from tests.guard_runtime import tiny
 

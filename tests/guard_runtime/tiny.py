@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
+from guard_runtime.artefacts.manifest import LABELS
 from guard_runtime.conversation import Direction
-from guard_runtime.language import LANGUAGES
-from guard_runtime.manifest import LABELS
+from guard_runtime.text.language import LANGUAGES
 from guard_runtime.verdict import CATEGORIES, Category
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")

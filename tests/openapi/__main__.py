@@ -21,9 +21,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.openapi import DOORS
+from gateway.api.openapi import DOORS
 from tests.openapi.everything import everything
-from tests.served import KEY, served
+from tests.support.gateway_server import KEY, served
 
 CHECKS = [
     not_a_server_error,

@@ -7,10 +7,13 @@ from typing import Any
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
-from gateway.policy import Action
+from gateway.policy.policy import Action
 from guard_runtime.guards.scripted import ScriptedGuard
-from tests.dialects import full_chat, full_completions, full_embeddings, full_messages, full_responses
-from tests.served import BAD, Parts, blocking
+from tests.gateway.dialects import full_embeddings
+from tests.gateway.dialects.choices import full_chat, full_completions
+from tests.gateway.dialects.messages import full_messages
+from tests.gateway.dialects.responses import full_responses
+from tests.support.gateway_server import BAD, Parts, blocking
 
 BY_PATH: dict[str, Any] = {
     "/v1/chat/completions": full_chat,

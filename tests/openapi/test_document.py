@@ -9,11 +9,11 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from gateway.app import create_app
-from gateway.openapi import DOORS, document
-from tests.dialects import full_moderations
+from gateway.api.app import create_app
+from gateway.api.openapi import DOORS, document
+from tests.gateway.dialects import full_moderations
 from tests.openapi.everything import BY_PATH, everything
-from tests.served import KEY, served
+from tests.support.gateway_server import KEY, served
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
 DOCUMENT = document("1")

@@ -9,9 +9,9 @@ import anyio
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
-from guard_runtime.batcher import Batcher, Limits, Urgency
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.serving.batcher import Batcher, Limits, Urgency
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Verdict, worst
 from tests.simulation.world import BAD, PRIVATE, Fault, World
 

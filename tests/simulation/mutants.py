@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from gateway.streaming import GuardedStream
+from gateway.streaming.response import GuardedStream
 from tests.simulation.world import Fault
 
-ROOM = Path(__file__).parent.parent.parent / "gateway"
-MODULES = ("channel_text", "gate", "ends", "outcome", "streaming")
+ROOM = Path(__file__).parent.parent.parent / "gateway" / "streaming"
+MODULES = ("channel", "gate", "pipes", "outcome", "response")
 _numbers = itertools.count()
 
 
@@ -41,11 +41,11 @@ def mutant(mutation: Mutation) -> Iterator[type[GuardedStream]]:
                     raise LookupError(f"{mutation.breaks}: {mutation.old!r} stands {source.count(mutation.old)} times")
                 source = source.replace(mutation.old, mutation.new)
             for other in MODULES:
-                source = source.replace(f"from gateway.{other} import", f"from {package}.{other} import")
+                source = source.replace(f"from gateway.streaming.{other} import", f"from {package}.{other} import")
             module = ModuleType(f"{package}.{name}")
             sys.modules[module.__name__] = module
             exec(compile(source, f"{name}.py ({mutation.breaks})", "exec"), module.__dict__)
-        yield sys.modules[f"{package}.streaming"].GuardedStream
+        yield sys.modules[f"{package}.response"].GuardedStream
     finally:
         for name in MODULES:
             sys.modules.pop(f"{package}.{name}", None)
@@ -66,55 +66,55 @@ MUTATIONS = (
     ),
     Mutation(
         "only what a check has read is cleared by it",
-        "channel_text",
+        "channel",
         "        self.checked = self.taken\n",
         "        self.checked = self.taken = self.length\n",
     ),
     Mutation(
         "a check reads the tail of what was cleared",
-        "channel_text",
+        "channel",
         'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
         'self.context = ""',
     ),
     Mutation(
         "a check does not read the whole answer again",
-        "channel_text",
+        "channel",
         'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
         "self.context = known",
     ),
     Mutation(
         "a run that may be the first part of a number is held back",
-        "channel_text",
+        "channel",
         "            to = self.cleared + run_start(self.fresh, self.checked - self.cleared)\n",
         "",
     ),
     Mutation(
         "a number written in groups is one run",
-        "channel_text",
+        "channel",
         '    if text[at] != " ":\n        return text[at] in RUN\n',
         "    return text[at] in RUN\n",
     ),
     Mutation(
         "what a mask covers does not leave",
-        "channel_text",
+        "channel",
         "            at = min(mask.end, end)\n",
         "            at = max(mask.start, start)\n",
     ),
     Mutation(
         "a mask leaves one label",
-        "channel_text",
+        "channel",
         "            if mask.start >= start:\n                out.append(mask.label)\n",
         "            out.append(mask.label)\n",
     ),
     Mutation(
         "spans count from the tail",
-        "channel_text",
+        "channel",
         "        shift = self.cleared - len(self.context)\n",
         "        shift = self.cleared\n",
     ),
     Mutation(
         "a longer number takes the place of the shorter one seen before",
-        "channel_text",
+        "channel",
         "self.masks = kept + merged(found)",
         "self.masks = self.masks + merged(found)",
     ),
@@ -201,121 +201,121 @@ MUTATIONS = (
     ),
     Mutation(
         "a block stops the stream",
-        "streaming",
+        "response",
         "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
         "",
     ),
     Mutation(
         "a rewrite that is no mask stops the stream",
-        "streaming",
+        "response",
         "                return self._said_instead(judgement, may_ask_again)\n",
         "                found = ()\n",
     ),
     Mutation(
         "an astray span is no mask",
-        "streaming",
+        "response",
         "        if any(not 0 <= span.start < span.end",
         "        if False and any(not 0 <= span.start < span.end",
         (Fault.SPANS_ASTRAY,),
     ),
     Mutation(
         "an outage has its own ending",
-        "streaming",
+        "response",
         "        if is_outage(decision):\n",
         "        if False:\n",
         (Fault.GUARD_RAISES,),
     ),
     Mutation(
         "a bug in a guard stops the stream",
-        "streaming",
+        "response",
         "            found.append(_bug(_places(bugs)))\n",
         "            found.append(Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)))\n",
         (Fault.GUARD_BUG,),
     ),
     Mutation(
         "the model is not asked again once something has left",
-        "streaming",
+        "response",
         "and may_ask_again and not self._sent:",
         "and may_ask_again:",
         first=188,
     ),
     Mutation(
         "the upstream is closed when the stream is over",
-        "streaming",
+        "response",
         "        finally:\n            self._reading.cancel()\n            self._tally",
         "        finally:\n            self._tally",
         first=355,
     ),
     Mutation(
         "a caller who left ends the stream",
-        "streaming",
+        "response",
         "            self._ending = _Ending(Ended.CLIENT_LEFT)\n        scope.cancel()\n",
         "            self._ending = _Ending(Ended.CLIENT_LEFT)\n",
         (Fault.CALLER_LEAVES,),
     ),
     Mutation(
         "a stream has a deadline",
-        "streaming",
+        "response",
         "        if now >= deadline:\n",
         "        if False:\n",
         (Fault.UPSTREAM_HANGS,),
     ),
     Mutation(
         "a silent upstream has a deadline",
-        "streaming",
+        "response",
         "        if now >= self._silence_ends:\n",
         "        if False:\n",
         (Fault.UPSTREAM_HANGS,),
     ),
     Mutation(
         "an upstream that stops in the middle has failed",
-        "streaming",
+        "response",
         "        return self._stream.finished or self._inbox.closed\n",
         "        return True\n",
         (Fault.UPSTREAM_DIES,),
     ),
     Mutation(
         "the record is written whatever happens",
-        "streaming",
+        "response",
         "        try:\n            await self._answer(caller, receive)\n        finally:\n            self._on_finish",
         "        if True:\n            await self._answer(caller, receive)\n            self._on_finish",
         (Fault.SERVER_STOPS,),
     ),
     Mutation(
         "a bug does not escape",
-        "streaming",
+        "response",
         "        except ExceptionGroup as bugs:\n            # Every failure",
         "        except ZeroDivisionError as bugs:\n            # Every failure",
         (Fault.UPSTREAM_BUG,),
     ),
     Mutation(
         "silence is filled with comments",
-        "streaming",
+        "response",
         "            await self._caller.write(KEEP_ALIVE)\n",
         "            pass\n",
         (Fault.GUARD_HANGS,),
     ),
     Mutation(
         "an event that has left is noted",
-        "streaming",
+        "response",
         "            self._stream.sent(event)\n",
         "",
     ),
     Mutation(
         "what has left is counted",
-        "streaming",
+        "response",
         "            self._tally.sent(free.characters, free.texts)\n",
         "",
     ),
     Mutation(
         "edits are written into the event",
-        "streaming",
+        "response",
         "if free.edited else",
         "if False else",
     ),
     Mutation(
         "a caller who is gone is noticed",
-        "streaming",
+        "response",
         "        if self._caller.gone:\n            return",
         "        if False:\n            return",
         (Fault.CALLER_STOPS_READING,),
@@ -323,14 +323,14 @@ MUTATIONS = (
     ),
     Mutation(
         "garbage ends the stream",
-        "streaming",
+        "response",
         "                self._inbox.end(exc, discard=True)\n",
         "                pass\n",
         (Fault.UPSTREAM_GARBAGE,),
     ),
     Mutation(
         "the inbox is bounded",
-        "ends",
+        "pipes",
         "        while self._events and (len(self._events) >= INBOX_EVENTS or self._size + size > INBOX_BYTES):\n",
         "        while False:\n",
         (
@@ -340,32 +340,32 @@ MUTATIONS = (
     ),
     Mutation(
         "the reader is woken when there is room",
-        "ends",
+        "pipes",
         "        self._room.set()\n",
         "",
         (Fault.FLOOD,),
     ),
     Mutation(
         "the driver is woken when something has come",
-        "ends",
+        "pipes",
         "        self._size += size\n        self._bell.ring()\n",
         "        self._size += size\n",
     ),
     Mutation(
         "the driver is woken when a check is over",
-        "streaming",
+        "response",
         "        self._judgement = together(found, Direction.RESPONSE)\n        self._bell.ring()\n",
         "        self._judgement = together(found, Direction.RESPONSE)\n",
     ),
     Mutation(
         "a check that is over is recorded",
-        "streaming",
+        "response",
         "        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that\n",
         "",
     ),
     Mutation(
         "a response has started when its start was sent",
-        "ends",
+        "pipes",
         "                    await self._send(self._start)\n                    self.started = True ",
         "                    self.started = True\n                    await self._send(self._start) ",
         (Fault.CALLER_SLOW, Fault.UPSTREAM_BUG),
@@ -373,13 +373,13 @@ MUTATIONS = (
     ),
     Mutation(
         "the response is finished",
-        "ends",
+        "pipes",
         '"more_body": False}',
         '"more_body": True}',
     ),
     Mutation(
         "a caller who does not read is given up",
-        "ends",
+        "pipes",
         "            with anyio.fail_after(self._patience):\n",
         "            with anyio.fail_after(None):\n",
         (Fault.CALLER_STOPS_READING,),

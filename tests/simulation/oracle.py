@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 
-from gateway.ends import INBOX_BYTES, INBOX_EVENTS
-from gateway.judge import Judgement
-from gateway.outcome import Ended, StreamOutcome
-from gateway.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
-from gateway.rewriters import mask_label
-from gateway.streaming import KEEP_ALIVE_AFTER
+from gateway.judging.judge import Judgement
+from gateway.judging.rewrites import mask_label
+from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
+from gateway.streaming.outcome import Ended, StreamOutcome
+from gateway.streaming.pipes import INBOX_BYTES, INBOX_EVENTS
+from gateway.streaming.response import KEEP_ALIVE_AFTER
 from guard_runtime.conversation import Part
 from tests.simulation.world import BAD, MARKS, PRIVATE, SAFE, Fault, World
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from gateway.dialects.chat import Chat
+from gateway.dialects.choices.chat import Chat
 from gateway.errors import GatewayError
-from gateway.judge import Judge, Judgement
-from gateway.policy import Policy
-from gateway.streaming import GuardedStream, Terms
+from gateway.judging.judge import Judge, Judgement
+from gateway.policy.policy import Policy
+from gateway.streaming.response import GuardedStream, Terms
 from guard_runtime.conversation import Conversation
 from tests.simulation.actors import Caller, SimGuard, SimUpstream, SpanGuard
 from tests.simulation.loop import SimLoop, Stuck, simulate

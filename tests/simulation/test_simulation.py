@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.outcome import Ended
-from gateway.policy import StreamMode, StreamSettings
+from gateway.policy.policy import StreamMode, StreamSettings
+from gateway.streaming.outcome import Ended
 from tests.simulation.__main__ import kept_seeds
 from tests.simulation.loop import Stuck
 from tests.simulation.mutants import MUTATIONS, Mutation, mutant

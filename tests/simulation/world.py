@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from gateway.dialects.dialect import Event
-from gateway.policy import Action, DirectionPolicy, Policy, Rewrite, Rule, StreamMode, StreamSettings
+from gateway.policy.policy import Action, DirectionPolicy, Policy, Rewrite, Rule, StreamMode, StreamSettings
 from guard_runtime.verdict import Category
 
 BAD = "坏词出没"

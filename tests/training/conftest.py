@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import tiny
-from training import weights
+from training.learning import weights
 
 
 @pytest.fixture

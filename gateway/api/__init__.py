@@ -1,0 +1,1 @@
+"""The HTTP edge: routes, request bodies, the published OpenAPI document, the server."""

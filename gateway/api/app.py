@@ -1,0 +1,262 @@
+"""The ASGI application: which routes there are, what they need, and how each error leaves. All wiring is here."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from operator import attrgetter
+from types import MappingProxyType
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as HttpRoute
+
+from gateway.api.openapi import AZURE, document
+from gateway.api.request_body import read_body, require_few
+from gateway.clock import now
+from gateway.dialects.choices.chat import Chat
+from gateway.dialects.choices.completions import Completions
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.embeddings import Embeddings
+from gateway.dialects.messages.messages import Messages
+from gateway.dialects.moderations import Moderations
+from gateway.dialects.prompts import Decoder
+from gateway.dialects.responses.responses import Responses
+from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
+from gateway.judging.azure_results import HEADER
+from gateway.judging.judge import Judge
+from gateway.judging.media import Readers
+from gateway.pipeline.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
+from gateway.pipeline.moderation import Enquiry, Moderator
+from gateway.records.explanations import Analyst
+from gateway.records.receipts import Receipts
+from gateway.records.record import Auditor, LogSink, Record, Sink
+from gateway.telemetry.metrics import Metrics
+from gateway.tenants.limits import Limits
+from gateway.tenants.tenants import Tenant, Tenants, presented
+from gateway.upstreams.boundary import refuse_forbidden
+from guard_runtime.guard import Explaining
+from guard_runtime.text.language import language_of
+
+MODERATIONS = Moderations()
+# Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=...
+ON_AZURE = frozenset({"chat", "completions", "embeddings"})
+
+
+def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Dialect, ...]:
+    """Every dialect that is served. `decoders` are the tokenizers of those models that take token ids."""
+    return Chat(), Completions(decoders), Responses(), Messages(), Embeddings(decoders)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered,
+    `decoders` to its tokenizer, where that is known. `explaining`: guards that say why for the audit log."""
+
+    judge: Judge
+    tenants: Tenants
+    routes: Mapping[str, Route]
+    limits: Limits = field(default_factory=Limits)
+    decoders: Mapping[str, Decoder] = field(default_factory=dict)
+    sinks: Sequence[Sink] | None = None
+    explaining: Sequence[Explaining] = ()
+    readers: Readers = field(default_factory=Readers)
+    version: str = "0"
+
+
+def create_app(gateway: Gateway) -> Starlette:
+    """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
+    metrics = Metrics()
+    receipts = Receipts()
+    kept = [LogSink()] if gateway.sinks is None else gateway.sinks
+    analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
+    desk = _Desk(
+        gateway,
+        Gatekeeper(gateway.judge, (*kept, metrics, receipts, analyst), gateway.readers),
+        metrics,
+        receipts,
+        analyst,
+    )
+    served = dialects(gateway.decoders)
+    routes = [
+        *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
+        HttpRoute("/healthz", desk.health, methods=["GET"]),
+        HttpRoute("/readyz", desk.ready, methods=["GET"]),
+        HttpRoute("/metrics", desk.metrics, methods=["GET"]),
+        HttpRoute("/openapi.json", desk.openapi, methods=["GET"]),
+        HttpRoute("/v1/models", desk.models, methods=["GET"]),
+        HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
+        HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
+        HttpRoute(MODERATIONS.path, desk.endpoint(MODERATIONS, desk.moderation), methods=["POST"]),
+        *(
+            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.exchange(dialect), methods=["POST"])
+            for dialect in served
+            if dialect.name in ON_AZURE
+        ),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=desk.lifespan,
+        exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
+    )
+    app.router.redirect_slashes = False  # a redirect would be a second way in
+    return app
+
+
+Serve = Callable[[Request, str], Awaitable[Response]]
+
+
+class _Desk:
+    """The endpoints."""
+
+    def __init__(
+        self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics, receipts: Receipts, analyst: Analyst
+    ) -> None:
+        self._gateway = gateway
+        self._analyst = analyst
+        self._gatekeeper = gatekeeper
+        self._metrics = metrics
+        self._receipts = receipts
+        self._moderator = Moderator(gateway.judge, MODERATIONS, gatekeeper.write, gateway.readers)
+        self._up = False
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for guard in self._gateway.judge.guards:
+                await stack.enter_async_context(guard.running())
+                self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
+                self._metrics.counts(guard)
+            if self._gateway.explaining:
+                await stack.enter_async_context(self._analyst.running())
+                self._metrics.counts(self._analyst)
+            asked = (*(route.upstream for route in self._gateway.routes.values()), *self._gateway.readers.upstreams)
+            for upstream in {id(upstream): upstream for upstream in asked}.values():
+                await stack.enter_async_context(upstream.running())
+            self._metrics.serving(self._gateway.version, self._gateway.judge.version)
+            for tenant in self._gateway.tenants:
+                self._metrics.policy(tenant.id, tenant.policy.hash)
+            self._up = True
+            yield
+            self._up = False
+
+    async def health(self, request: Request) -> Response:
+        return Response(b"ok\n", media_type="text/plain")
+
+    async def ready(self, request: Request) -> Response:
+        """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
+        down = [guard.name for guard in self._gateway.judge.guards if not guard.alive]
+        up = self._up and not down
+        body = {"ready": up, "guard": self._gateway.judge.version, "down": down}
+        return _json(body, status=200 if up else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(document(self._gateway.version))
+
+    async def models(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        return _json({"object": "list", "data": [_model(name) for name in self._allowed(tenant)]})
+
+    async def model(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        name = request.path_params["model"]
+        self._route(tenant, name)
+        return _json(_model(name))
+
+    async def receipt(self, request: Request) -> Response:
+        return _json(self._receipts.find(request.path_params["case"], self._tenant(request).id))
+
+    def endpoint(self, dialect: Dialect | Moderations, serve: Serve) -> Callable[[Request], Awaitable[Response]]:
+        """`serve` under a new id; what it refuses is answered in the dialect's error shape, and recorded."""
+
+        async def answer(request: Request) -> Response:
+            case = new_id()
+            try:
+                return await serve(request, case)
+            except GatewayError as exc:
+                self._gatekeeper.write(
+                    Record(case, outcome_of(exc), exc.status, dialect.name, guard="", error=exc.code)
+                )
+                headers = {**exc.headers, "x-request-id": case}
+                return _json(dialect.error(exc), exc.status, headers)
+
+        return answer
+
+    def exchange(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request, case: str) -> Response:
+            return await self._gatekeeper.serve(await self._exchange(request, dialect, case))
+
+        return self.endpoint(dialect, serve)
+
+    async def moderation(self, request: Request, case: str) -> Response:
+        started = now()
+        tenant = self._tenant(request)
+        conversations = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
+        return await self._moderator.serve(Enquiry(case, tenant, conversations, started))
+
+    async def _exchange(self, request: Request, dialect: Dialect, case: str) -> Exchange:
+        """The request, read and allowed. Raises `GatewayError`."""
+        started = now()
+        tenant = self._tenant(request)
+        body = await read_body(request, self._gateway.limits)
+        refuse_forbidden(body)
+        if "model" in request.path_params:
+            body = {**body, "model": request.path_params["model"]}
+        require_few(body, self._gateway.limits.messages)
+        conversation = dialect.read_request(body)
+        return Exchange(
+            id=case,
+            tenant=tenant,
+            dialect=dialect,
+            body=body,
+            conversation=conversation,
+            route=self._route(tenant, body["model"]),
+            language=language_of(conversation.question),
+            started=started,
+            created=int(datetime.now(UTC).timestamp()),
+            annotated=request.headers.get(HEADER, "").lower() == "true",
+        )
+
+    def _tenant(self, request: Request) -> Tenant:
+        headers = request.headers
+        api_keys = [*headers.getlist("x-api-key"), *headers.getlist("api-key")]
+        return self._gateway.tenants.find(presented(headers.getlist("authorization"), api_keys))
+
+    def _allowed(self, tenant: Tenant) -> list[str]:
+        return [name for name in self._gateway.routes if name in tenant.models]
+
+    def _route(self, tenant: Tenant, model: str) -> Route:
+        if model not in self._gateway.routes:
+            names = ", ".join(self._allowed(tenant)) or "none"
+            raise ModelNotFound(f"There is no model {model[:64]!r} here. You may use: {names}.", param="model")
+        if model not in tenant.models:
+            raise ModelNotAllowed(f"This key may not use the model {model[:64]!r}.", param="model")
+        return self._gateway.routes[model]
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "libragate"}
+
+
+def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
+
+
+async def _render(request: Request, exc: Exception) -> Response:
+    if not isinstance(exc, GatewayError):
+        raise exc
+    return _json(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+
+
+async def _unknown_route(request: Request, exc: Exception) -> Response:
+    """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
+    paths = ", ".join((*(dialect.path for dialect in dialects()), MODERATIONS.path))
+    error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
+    return await _render(request, error)

@@ -1,0 +1,72 @@
+"""A request's body, read once: counted while it arrives, within a deadline, and decoded strictly."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.dialects.dialect import Json
+from gateway.dialects.fields import require_depth
+from gateway.errors import BadRequest, DeadlineMissed, EncodedBody, TooLarge
+from gateway.strict.strict_json import DuplicateKey, NotStrict, decode
+from gateway.tenants.limits import Limits
+
+
+async def read_body(request: Request, limits: Limits) -> Json:
+    """The body's JSON object. Raises `BadRequest` (or its kin) for anything else, never anything else."""
+    _check_framing(request)
+    data = await _received(request, limits)
+    if not data.strip():
+        raise BadRequest("The request has no body. Send a JSON object.")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise BadRequest("The body begins with a byte order mark. Send plain UTF-8 JSON.")
+    try:
+        body = decode(data)
+    except DuplicateKey as exc:
+        raise BadRequest(f"The body is not strict JSON: {exc}.", param=exc.key[:64]) from exc
+    except NotStrict as exc:
+        raise BadRequest(f"The body is not JSON: {exc}.", param=exc.field) from exc
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.")
+    require_depth(body)
+    return body
+
+
+def _check_framing(request: Request) -> None:
+    headers = request.headers
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise EncodedBody("Compressed bodies are not read here. Send the JSON as it is, without Content-Encoding.")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise BadRequest("A request with both Content-Length and Transfer-Encoding can be read in two ways.")
+    if len(headers.getlist("content-length")) > 1:
+        raise BadRequest("A request with two Content-Length headers can be read in two ways.")
+
+
+async def _received(request: Request, limits: Limits) -> bytes:
+    too_large = TooLarge(f"The body is larger than {limits.body_bytes} bytes, the limit here.")
+    declared = request.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limits.body_bytes:
+        raise too_large
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limits.body_bytes:
+                    raise too_large
+                pieces.append(piece)
+    except TimeoutError as exc:
+        raise DeadlineMissed(f"The body did not arrive within {limits.body_seconds:g} seconds.") from exc
+    except ClientDisconnect as exc:
+        raise BadRequest("The caller left before the body had arrived.") from exc
+    return b"".join(pieces)
+
+
+def require_few(body: Mapping[str, Any], limit: int) -> None:
+    """Raises `BadRequest` when a request holds more messages than the gateway takes."""
+    for name in ("messages", "input"):
+        value = body.get(name)
+        if isinstance(value, list) and len(value) > limit:
+            raise BadRequest(f"{name} holds {len(value)} items; the limit here is {limit}.", param=name)

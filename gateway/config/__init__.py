@@ -1,0 +1,1 @@
+"""config.yaml: how it is written, and what it means once loaded."""

@@ -1,0 +1,158 @@
+"""POST /v1/completions, the older API that continues a text."""
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from gateway.dialects.choices.choice_stream import ChoiceStream, joined_texts, texts
+from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
+from gateway.dialects.dialect import Channel, Choice, Delta, Json, Refusal
+from gateway.dialects.fields import joined, strangers, strings, text, unread
+from gateway.dialects.openai_errors import blocked_body, error_body
+from gateway.dialects.options import Options
+from gateway.dialects.prompts import Decoder, decoded, is_token_ids, read_prompts
+from gateway.errors import GatewayError
+from gateway.policy.policy import Action
+from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
+
+OPTIONS = Options(
+    read=frozenset({"model", "prompt", "suffix", "stop"}),
+    names=frozenset({"user", "stream_options", "logit_bias"}),
+    numbers={
+        "temperature": (0, 2),
+        "top_p": (0, 1),
+        "presence_penalty": (-2, 2),
+        "frequency_penalty": (-2, 2),
+        "n": (1, 128),
+        "best_of": (1, 128),
+        "max_tokens": (0, math.inf),
+        "logprobs": (0, 20),
+        "seed": (-math.inf, math.inf),
+    },
+    whole=frozenset({"n", "best_of", "max_tokens", "logprobs", "seed"}),
+    flags=frozenset({"stream", "echo"}),
+    objects=frozenset({"stream_options", "logit_bias"}),
+)
+MAX_PROMPTS = 64
+CHOICE_KNOWN = frozenset({"text", "logprobs", "stop_reason"})
+
+
+class Completions:
+    """`decoders` gives a model's tokenizer, by the model's public name: only for such a model are prompts taken as
+    token ids, for only then can a guard read them."""
+
+    name = "completions"
+    path = "/v1/completions"
+    speaks = True
+    annotates = True
+
+    def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
+        self._decoders = decoders
+
+    def read_request(self, body: Json) -> Conversation:
+        OPTIONS.check(body)
+        options = tuple(_stop(body.get("stop")))
+        prompts = read_prompts(body.get("prompt"), "prompt", self._decoders.get(body["model"]), MAX_PROMPTS)
+        turns = [Turn(Role.USER, parts) for parts in prompts]
+        turns.append(Turn(Role.USER, tuple(text(body.get("suffix"), ("suffix",)))))
+        return Conversation(tuple(turn for turn in (Turn(Role.SYSTEM, options), *turns) if turn.parts))
+
+    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+        return read_choices(answer, _answer_parts)
+
+    def blocked_prompt(self, refusal: Refusal) -> Json:
+        return blocked_body(refusal)
+
+    def completion(self, body: Json, refusal: Refusal) -> Json:
+        return {
+            "id": f"cmpl-{refusal.id}",
+            "object": "text_completion",
+            "created": refusal.created,
+            "model": body["model"],
+            "choices": [{"index": 0, "text": refusal.text, "logprobs": None, "finish_reason": "stop"}],
+            "usage": NO_USAGE,
+        }
+
+    def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
+        finish = "content_filter" if refusal.decision.action is Action.BLOCK else "stop"
+        return with_refused(answer, position, {"text": refusal.text, "logprobs": None, "finish_reason": finish})
+
+    def instructed(self, body: Json, instruction: str) -> Json:
+        """The instruction stands in front of the text to be continued; of several prompts the first is asked again."""
+        prompt = body["prompt"]
+        first = prompt[0] if isinstance(prompt, list) and not is_token_ids(prompt) else prompt
+        if isinstance(first, list):
+            first = decoded(first, "prompt", self._decoders.get(body["model"]))
+        return {**body, "n": 1, "best_of": 1, "prompt": f"{instruction}\n\n{first}"}
+
+    def with_choice(self, answer: Json, position: int, other: Json) -> Json:
+        return with_choice(answer, position, other)
+
+    def error(self, error: GatewayError) -> Json:
+        return error_body(error)
+
+    def streams(self, body: Json) -> bool:
+        return body.get("stream") is True
+
+    def stream(self, body: Json) -> ChoiceStream:
+        prompt = body["prompt"]
+        prompts = len(prompt) if isinstance(prompt, list) and not is_token_ids(prompt) else 1
+        return ChoiceStream(
+            TextChoice(),
+            {"id": "cmpl-", "object": "text_completion", "created": 0, "model": body["model"]},
+            expected=int(body.get("n") or 1) * prompts,
+            usage=(body.get("stream_options") or {}).get("include_usage") is True,
+        )
+
+
+class TextChoice:
+    """One choice of a streamed completion."""
+
+    def read(self, choice: Json, index: int) -> Iterator[Delta]:
+        yield from texts(choice, {"text": Kind.TEXT}, (index,))
+        logprobs = _logprobs_text(choice.get("logprobs"))
+        if logprobs and logprobs != choice.get("text"):
+            yield Delta((index, "logprobs"), logprobs)
+        yield from joined_texts(choice, {"stop_reason": Kind.TEXT}, (index,))
+        for key in unread(choice, CHOICE_KNOWN, CHOICE_NAMES):
+            yield Delta((index, "choice", key), None)
+
+    def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json:
+        """Logprobs spell the text out token by token, so they go."""
+        edits: dict[str, str | None] = {"text": texts[index, "text"]} if (index, "text") in texts else {}
+        if (index, "stop_reason") in texts:
+            edits["stop_reason"] = None
+        return {**choice, **edits, **({"logprobs": None} if "logprobs" in choice else {})}
+
+    def said(self, refusal: Refusal, *, begun: bool) -> Json:
+        return {"text": refusal.text, "logprobs": None}
+
+    def ended(self) -> Json:
+        return {"text": "", "logprobs": None}
+
+
+def _stop(stop: object) -> Iterator[Part]:
+    if not isinstance(stop, list):
+        yield from text(stop, ("stop",))
+        return
+    for i, word in enumerate(stop):
+        yield from text(word, ("stop", i))
+
+
+def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
+    yield from text(choice.get("text"), (*path, "text"))
+    yield from joined(_logprobs_text(choice.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
+    yield from joined(choice.get("stop_reason"), (*path, "stop_reason"), Kind.TEXT)
+    yield from strangers(choice, path, CHOICE_KNOWN, CHOICE_NAMES)
+
+
+def _logprobs_text(logprobs: object) -> str:
+    """What {tokens, token_logprobs, top_logprobs, text_offset} say: the tokens chosen, then all others."""
+    if not isinstance(logprobs, Mapping):
+        return "\n".join(strings(logprobs))
+    tokens = logprobs.get("tokens")
+    chosen = "".join(strings(tokens))
+    rest = {key: value for key, value in logprobs.items() if key != "tokens"}
+    known = frozenset({"token_logprobs", "top_logprobs", "text_offset", *strings(tokens)})
+    others = " ".join(word for word in strings(rest) if word not in known)
+    return "\n".join(filter(None, (chosen, others)))

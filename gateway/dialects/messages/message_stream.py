@@ -1,0 +1,290 @@
+"""A streamed Anthropic message: its events in their order, and every lawful way it can end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
+from gateway.dialects.fields import joined, only_names, provider_failed, require_event_name, strings, text, unread
+from gateway.dialects.messages.message_blocks import block_parts, is_seal
+from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
+from gateway.policy.policy import Action
+from guard_runtime.conversation import Kind, Part, Path
+
+ANSWER_NAMES = frozenset({"id", "type", "role", "model", "stop_reason", "container", "usage", "diagnostics"})
+EVENT_NAMES = frozenset({"type"})
+DELTAS: Mapping[str, tuple[str, str, Kind]] = {
+    "text_delta": ("text", "text", Kind.TEXT),
+    "thinking_delta": ("thinking", "thinking", Kind.REASONING),
+    "input_json_delta": ("partial_json", "input", Kind.TOOL_CALL),
+}
+"""For each type of delta: its field, its channel within the block, its kind."""
+ERROR_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+MAX_INDEX = 1024
+
+
+class MessageStream:
+    def __init__(self, asked: Json) -> None:
+        self._asked = asked
+        self._finished = False
+        self._started = False
+        self._reasoned = False
+        self._stopped = False
+        self._blocks: dict[int, bool] = {}
+        self._tokens = 0
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def read(self, event: Event) -> Sequence[Delta]:
+        data = event.data
+        if data is None:
+            return ()
+        found = data.get("type")
+        if not isinstance(found, str):
+            raise UpstreamError("The model's provider sent an event without a type.")
+        if found == "error" or data.get("error") is not None:
+            raise provider_failed(data.get("error"))
+        require_event_name(event.name, found)
+        self._finished = self._finished or found == "message_stop"
+        try:
+            return tuple(self._deltas(found, data))
+        except BadRequest as exc:
+            raise UpstreamError(f"The model's provider sent an event that cannot be read: {exc}") from exc
+
+    def _deltas(self, found: str, data: Json) -> Iterator[Delta]:
+        known = frozenset[str]()
+        match found:
+            case "content_block_start":
+                known = frozenset({"content_block"})
+                for part in block_parts(_object(data, "content_block"), (_index(data),)):
+                    yield Delta(part.path, part.text, part.kind)
+            case "content_block_delta":
+                known = frozenset({"delta"})
+                yield from _block_delta(_object(data, "delta"), _index(data))
+            case "message_start":
+                known = frozenset({"message"})
+                yield from self._message(_object(data, "message"))
+            case "message_delta":
+                known = frozenset({"delta", "usage"})
+                delta = _object(data, "delta")
+                yield from self._fields(delta)
+                if not only_names(data.get("usage")):
+                    yield Delta(("message", "usage"), None)
+        for key in unread(data, known, EVENT_NAMES):
+            yield Delta(("event", found, key), None)
+
+    def _message(self, message: Json) -> Iterator[Delta]:
+        blocks = message.get("content")
+        for i, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            yield from (Delta(part.path, part.text, part.kind) for part in block_parts(_object({"": block}, ""), (i,)))
+        if not isinstance(blocks, list | None):
+            yield Delta(("message", "content"), None)
+        yield from self._fields(message)
+
+    def _fields(self, holder: Json) -> Iterator[Delta]:
+        for part in answer_fields(holder, ("message",), self._asked):
+            yield Delta(part.path, part.text, part.kind)
+        for key in unread(holder, frozenset({"content", "stop_sequence", "stop_details"}), ANSWER_NAMES):
+            yield Delta(("message", key), None)
+
+    def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
+        """The event under its own name, without which Anthropic's SDKs do not see it."""
+        data = event.data
+        if data is None:
+            return event
+        found = str(data["type"])
+        return Event(_edited(found, data, texts) if texts else data, found)
+
+    def sent(self, event: Event) -> None:
+        data = event.data
+        if data is None:
+            return
+        match data["type"]:
+            case "message_start":
+                self._started = True
+                self._count(data["message"])
+                self._blocks |= {i: False for i, _ in enumerate(data["message"].get("content") or ())}
+            case "content_block_start":
+                self._blocks[data["index"]] = True
+            case "content_block_stop" if isinstance(data.get("index"), int):
+                self._blocks[data["index"]] = False
+            case "message_delta":
+                self._reasoned = self._reasoned or data["delta"].get("stop_reason") is not None
+                self._count(data)
+            case "message_stop":
+                self._stopped = True
+
+    def _count(self, holder: Json) -> None:
+        usage = holder.get("usage")
+        tokens = usage.get("output_tokens") if isinstance(usage, Mapping) else None
+        self._tokens = tokens if isinstance(tokens, int) else self._tokens
+
+    def begin(self, refusal: Refusal) -> Sequence[Event]:
+        return self._ended(refusal, say=True)
+
+    def stop(self, refusal: Refusal) -> Sequence[Event]:
+        """A caller who has seen nothing of the answer also gets the sentence."""
+        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it by its own code
+            return self.fail(GuardUnavailable(refusal.text))
+        return self._ended(refusal, say=not self._blocks)
+
+    def replace(self, refusal: Refusal) -> Sequence[Event]:
+        return self._ended(refusal, say=True)
+
+    def fail(self, error: GatewayError) -> Sequence[Event]:
+        return [] if self._stopped else [Event(error_body(error), "error")]
+
+    def close(self) -> Sequence[Event]:
+        """The closing event after a stop reason; without one the answer is not whole."""
+        if self._stopped:
+            return []
+        if self._reasoned:
+            return [*_named(self._closed_blocks()), *_named([{"type": "message_stop"}])]
+        return self.fail(UpstreamError("The model's provider stopped before it had completed the message."))
+
+    def _ended(self, refusal: Refusal, *, say: bool) -> Sequence[Event]:
+        if self._stopped:
+            return []
+        if self._reasoned:
+            return self.close()
+        message = refused_message(self._asked, {}, refusal)
+        events: list[dict[str, Any]] = []
+        if not self._started:
+            start = {**message, "content": [], "stop_reason": None, "stop_details": None}
+            events.append({"type": "message_start", "message": start})
+        events += self._closed_blocks()
+        if say:
+            for block in message["content"]:
+                events += _said(block, max(self._blocks, default=-1) + 1)
+        delta = {key: message[key] for key in ("stop_reason", "stop_sequence", "stop_details")}
+        events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": self._tokens}})
+        return _named([*events, {"type": "message_stop"}])
+
+    def _closed_blocks(self) -> list[dict[str, Any]]:
+        return [
+            {"type": "content_block_stop", "index": index} for index, is_open in sorted(self._blocks.items()) if is_open
+        ]
+
+
+def answer_fields(holder: Json, path: Path, asked: Json) -> Iterator[Part]:
+    """What an answer says beside its content: the stop sequence it met, unless it is one that was `asked` for, and why
+    the model refused."""
+    met = holder.get("stop_sequence")
+    sequences = asked.get("stop_sequences")
+    if not (isinstance(sequences, list) and met in sequences):
+        yield from text(met, (*path, "stop_sequence"))
+    yield from joined(holder.get("stop_details"), (*path, "stop_details"), Kind.REFUSAL)
+
+
+def error_body(error: GatewayError) -> dict[str, Any]:
+    """Anthropic's error shape; OpenAI's `code` and `param` stand beside."""
+    kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    said = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+    return {"type": "error", "error": said}
+
+
+def refused_message(asked: Json, stamp: Json, refusal: Refusal) -> dict[str, Any]:
+    """A whole message that says the refusal. A caller who parses the text finds none, and the sentence in
+    `stop_details`. `stamp` is what is kept of the model's own."""
+    config = asked.get("output_config")
+    structured = isinstance(config, Mapping) and config.get("format") is not None
+    blocked = refusal.decision.action is Action.BLOCK
+    return {
+        "id": f"msg_{refusal.id}",
+        "model": asked.get("model"),
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+        **stamp,
+        "type": "message",
+        "role": "assistant",
+        "content": [] if structured else [{"type": "text", "text": refusal.text}],
+        "stop_reason": "refusal" if blocked or structured else "end_turn",
+        "stop_sequence": None,
+        "stop_details": {"type": "refusal", "category": None, "explanation": refusal.text}
+        if blocked or structured
+        else None,
+    }
+
+
+def _said(block: Json, index: int) -> Iterator[dict[str, Any]]:
+    yield {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}}
+    yield {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": block["text"]}}
+    yield {"type": "content_block_stop", "index": index}
+
+
+def _named(bodies: Sequence[dict[str, Any]]) -> list[Event]:
+    return [Event(body, body["type"]) for body in bodies]
+
+
+def _index(data: Json) -> int:
+    index = data.get("index")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_INDEX:
+        raise UpstreamError("The model's provider sent a block without an index.")
+    return index
+
+
+def _object(data: Json, field: str) -> Json:
+    value = data.get(field)
+    if not isinstance(value, Mapping):
+        raise UpstreamError(f"The model's provider sent an event whose {field or 'content'} is not an object.")
+    return value
+
+
+def _block_delta(delta: Json, index: int) -> Iterator[Delta]:
+    found = str(delta.get("type"))
+    known = frozenset({"signature", "citation"})
+    if found in DELTAS:
+        field, channel, kind = DELTAS[found]
+        known = frozenset({field})
+        said = delta.get(field)
+        if said:
+            yield Delta((index, channel), said if isinstance(said, str) else None, kind)
+    elif found == "citations_delta":
+        yield Delta((index, "citations"), "".join(f"{word}\n" for word in strings(delta.get("citation"))))
+    elif found == "signature_delta" and not is_seal(delta.get("signature")):
+        yield Delta((index, "signature"), None)
+    elif found not in ("signature_delta", "citations_delta"):
+        yield Delta((index, "delta"), None)
+    for key in unread(delta, known, EVENT_NAMES):
+        yield Delta((index, "delta", key), None)
+
+
+def _edited(found: str, data: Json, texts: Mapping[Channel, str]) -> dict[str, Any]:
+    """A string is replaced where it stands; what is more than a string goes."""
+    index: Any = data.get("index")
+    match found:
+        case "content_block_delta":
+            delta = dict(data["delta"])
+            field, channel, _ = DELTAS.get(str(delta.get("type")), ("citation", "citations", Kind.TEXT))
+            if (index, channel) in texts:
+                delta[field] = texts[index, channel] if isinstance(delta[field], str) else {}
+            return {**data, "delta": delta}
+        case "content_block_start":
+            return {**data, "content_block": _replaced(data["content_block"], (index,), texts)}
+        case "message_start":
+            message = _replaced(data["message"], ("message",), texts)
+            blocks = message.get("content")
+            if isinstance(blocks, list):
+                message["content"] = [_replaced(block, (i,), texts) for i, block in enumerate(blocks)]
+            return {**data, "message": message}
+        case "message_delta":
+            return {**data, "delta": _replaced(data["delta"], ("message",), texts)}
+    return dict(data)
+
+
+def _replaced(holder: Json, at: tuple[Any, ...], texts: Mapping[Channel, str]) -> dict[str, Any]:
+    new = dict(holder)
+    for channel, said in texts.items():
+        if channel[: len(at)] == at and len(channel) > len(at) and str(channel[len(at)]) in new:
+            key = str(channel[len(at)])
+            held = new[key]
+            new[key] = said if isinstance(held, str) and len(channel) == len(at) + 1 else type(held)()
+    return new

@@ -1,0 +1,1 @@
+"""Guards are asked, the policy is applied, and the text is changed accordingly."""

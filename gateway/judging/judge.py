@@ -1,0 +1,131 @@
+"""Guards are asked and the policy answers. The one place where a guard's failure is met."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from gateway.clock import now
+from gateway.policy.policy import Action, Decision, Policy, Reason, decide, worst_of
+from guard_runtime.conversation import Conversation, Direction
+from guard_runtime.errors import GuardError, GuardTimeout
+from guard_runtime.guard import Guard
+from guard_runtime.verdict import Coverage, Span, Unread, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Everything one look at a conversation gave. `decision` is the worst of `decisions`."""
+
+    decision: Decision
+    decisions: tuple[Decision, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    failures: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def coverage(self) -> Coverage:
+        total = Coverage()
+        for verdict in self.verdicts:
+            total += verdict.coverage
+        return total
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return tuple(span for verdict in self.verdicts for span in verdict.spans)
+
+
+def together(judgements: Sequence[Judgement], direction: Direction) -> Judgement:
+    """Looks at several things at once, as one."""
+    decisions = tuple(decision for judgement in judgements for decision in judgement.decisions)
+    return Judgement(
+        decision=worst_of(decisions, direction),
+        decisions=decisions,
+        verdicts=tuple(verdict for judgement in judgements for verdict in judgement.verdicts),
+        failures=tuple(failure for judgement in judgements for failure in judgement.failures),
+        seconds=max((judgement.seconds for judgement in judgements), default=0.0),
+    )
+
+
+@dataclass(slots=True)
+class _Answers:
+    verdicts: list[Verdict] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+class Judge:
+    """All guards together, each with the same deadline (seconds)."""
+
+    def __init__(self, guards: Sequence[Guard], *, deadline: float = 10.0) -> None:
+        self.guards = tuple(guards)
+        self.deadline = deadline
+
+    @property
+    def version(self) -> str:
+        """Which guards speak here, for headers and records: `libra-mini@0.1.0,rules@1`."""
+        return ",".join(f"{guard.name}@{guard.version}" for guard in self.guards)
+
+    async def judge(self, policy: Policy, conversation: Conversation) -> Judgement:
+        """What to do with this conversation. Never raises for a guard's failure: the policy answers for it, and for
+        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: nobody has looked."""
+        started = now()
+        answers = _Answers()
+        if self.guards:
+            async with anyio.create_task_group() as tasks:
+                for guard in self.guards:
+                    tasks.start_soon(self._ask, guard, policy, conversation, answers)
+        unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
+        if unread:
+            answers.decisions.append(_unreadable(policy, conversation, unread))
+        return Judgement(
+            decision=worst_of(answers.decisions, conversation.direction),
+            decisions=tuple(answers.decisions),
+            verdicts=tuple(answers.verdicts),
+            failures=tuple(answers.failures),
+            seconds=now() - started,
+        )
+
+    async def _ask(self, guard: Guard, policy: Policy, conversation: Conversation, answers: _Answers) -> None:
+        direction = conversation.direction
+        rules = policy.toward(direction)
+        try:
+            verdict = await self._verdict(guard, conversation)
+        except GuardError as exc:
+            detail = f"{guard.name}: {exc.result}: {exc}"
+            answers.failures.append(detail)
+            failed = Decision(rules.on_guard_failure, Reason.GUARD_FAILURE, direction, guard=guard.name, detail=detail)
+            answers.decisions.append(failed)
+            return
+        answers.verdicts.append(verdict)
+        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction))
+
+    async def _verdict(self, guard: Guard, conversation: Conversation) -> Verdict:
+        try:
+            with anyio.fail_after(self.deadline):
+                return await guard.check(conversation)
+        except TimeoutError as exc:
+            raise GuardTimeout(f"no verdict within {self.deadline:g} s") from exc
+
+
+def _unread_by_all(verdicts: Sequence[Verdict]) -> tuple[Unread, ...]:
+    """What a guard says it did not look at. One guard's reading does not stand in for another's."""
+    return tuple(unread for verdict in verdicts for unread in verdict.coverage.unread)
+
+
+def _unreadable(policy: Policy, conversation: Conversation, unread: Sequence[Unread]) -> Decision:
+    direction = conversation.direction
+    detail = ", ".join(sorted({item.reason for item in unread}))
+    return Decision(policy.toward(direction).on_unreadable, Reason.UNREADABLE, direction, detail=detail)
+
+
+def is_outage(decision: Decision) -> bool:
+    """Whether a block says "nobody could look" rather than "this is harmful"."""
+    return decision.reason is Reason.GUARD_FAILURE and decision.action is Action.BLOCK
+
+
+def named(bug: BaseException) -> str:
+    """What was raised, by its class: a bug's own words may quote the text."""
+    if isinstance(bug, BaseExceptionGroup):
+        return ", ".join(map(named, bug.exceptions))
+    return type(bug).__name__

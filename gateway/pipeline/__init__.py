@@ -1,0 +1,1 @@
+"""One request from body to record: judge the prompt, ask the model, judge the answer, record."""

@@ -1,0 +1,1 @@
+"""A streamed answer, held back until it has been checked."""

@@ -1,0 +1,396 @@
+"""A guarded stream: the ASGI response that relays an upstream's events through the gate."""
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.dialects.annotated import Annotator, by_choice, choice_of
+from gateway.dialects.dialect import Dialect, Event, Json, Refusal
+from gateway.dialects.sse import KEEP_ALIVE
+from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
+from gateway.judging.azure_results import content_filter_results
+from gateway.judging.judge import Judge, Judgement, is_outage, together
+from gateway.judging.rewrites import mask_label, refusal, rewrite_of
+from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, StreamMode
+from gateway.streaming.gate import Free, Gate
+from gateway.streaming.outcome import Ended, StreamOutcome, Tally
+from gateway.streaming.pipes import Bell, Caller, Inbox
+from gateway.upstreams.upstream import Upstream
+from guard_runtime.conversation import Conversation, Direction, Part
+from guard_runtime.verdict import Span
+
+KEEP_ALIVE_AFTER = 10.0
+"""Seconds without a byte for the caller; proxies commonly give up on a silent connection after 30 to 60."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one streamed answer is held to, fixed when its request was let through. `body` is what the upstream is
+    asked; `created` is in seconds since 1970. `annotations`, where they are asked for, are what the prompt's check
+    found."""
+
+    id: str
+    created: int
+    language: str
+    policy: Policy
+    conversation: Conversation
+    dialect: Dialect
+    upstream: Upstream
+    body: Json
+    annotations: Json | None = None
+
+
+class GuardedStream(Response):
+    """Relays one answer through the gate to the caller.
+
+    The response starts with the first bytes that may leave: a failure before that is `on_error`'s reply, with its own
+    status. `on_finish` is called exactly once, whatever happens, and before this returns. The task group opens and
+    closes in `__call__`, where nothing is yielded: with it end the upstream's connection and the running check.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        terms: Terms,
+        judge: Judge,
+        *,
+        headers: Mapping[str, str],
+        on_finish: Callable[[StreamOutcome], None],
+        on_error: Callable[[GatewayError], Response],
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        self._terms = terms
+        self._judge = judge
+        self._on_finish = on_finish
+        self._on_error = on_error
+        self._tally = Tally(terms.policy.record_text)
+        self._ending = _Ending(Ended.SHUT_DOWN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        caller = Caller(send, start, self._terms.policy.stream.idle_timeout, self._annotator())
+        try:
+            await self._answer(caller, receive)
+        finally:
+            self._on_finish(self._outcome(caller))
+        if self._ending.error is not None and not caller.started:
+            await self._on_error(self._ending.error)(scope, receive, send)
+
+    def _annotator(self) -> Annotator | None:
+        """What puts Azure's annotations into the events, where they were asked for."""
+        prompt, tally = self._terms.annotations, self._tally
+        if prompt is None:
+            return None
+
+        def results(choice: int) -> Json | None:
+            found = tally.of_choice(choice)
+            return None if found is None else content_filter_results(found, Direction.RESPONSE)
+
+        return Annotator(prompt, results)
+
+    async def _answer(self, caller: Caller, receive: Receive) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._until_left, receive, tasks.cancel_scope)
+                await self._relay(caller, tasks)
+                tasks.cancel_scope.cancel()
+        except ExceptionGroup as bugs:
+            # Every failure that has a name ended the stream above, so this is a bug: ours, the dialect's, or an
+            # upstream's that let something else than UpstreamError out. The caller still gets a lawful ending and the
+            # record its line. A task group always raises its tasks' errors as a group; nothing else is caught here.
+            log.error("a stream failed: %s", _places(bugs))
+            error = UpstreamError("The answer could not be relayed to its end.")
+            self._ending = _Ending(Ended.FAILED, error=error, detail=_places(bugs))
+            if caller.started and not caller.finished:
+                stream = self._terms.dialect.stream(self._terms.body)
+                await caller.finish(stream.fail(error))
+
+    async def _until_left(self, receive: Receive, scope: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if self._ending.ended is Ended.SHUT_DOWN:
+            self._ending = _Ending(Ended.CLIENT_LEFT)
+        scope.cancel()
+
+    async def _relay(self, caller: Caller, tasks: TaskGroup) -> None:
+        terms, policy = self._terms, self._terms.policy
+        deadline = anyio.current_time() + policy.stream.timeout
+        body = terms.body
+        # Asking again gives one answer: a caller who wants several gets the safe message in each of them.
+        tries = policy.max_regenerations if (terms.body.get("n") or 1) == 1 else 0
+        for further in reversed(range(tries + 1)):
+            relay = _Relay(terms, body, self._judge, caller, self._tally)
+            ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
+            if not ending.again:
+                break
+            body = terms.dialect.instructed(terms.body, policy.regenerate_instruction.get(terms.language, ""))
+        self._ending = ending
+        if ending.error is None or caller.started:
+            await caller.finish(ending.events)
+
+    def _outcome(self, caller: Caller) -> StreamOutcome:
+        tally, ending = self._tally, self._ending
+        return StreamOutcome(
+            ended=ending.ended,
+            judgement=tally.judgement,
+            started=caller.started,
+            attempts=tally.attempts,
+            checks=tally.checks,
+            released=tally.released,
+            cleared=tally.cleared,
+            judged=tally.judged,
+            read=tuple(tally.read.values()),
+            unguarded=tally.unguarded,
+            masked=tally.masked,
+            seconds=tally.seconds,
+            usage=tally.usage,
+            error=ending.error,
+            detail=ending.detail,
+            text=tally.text,
+            withheld=tally.withheld if tally.record_text else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a stream ends: the events that close it for the caller; `again`: not yet, the model is asked once more."""
+
+    ended: Ended
+    events: Sequence[Event] = ()
+    error: GatewayError | None = None
+    detail: str = ""
+    again: bool = False
+
+
+class _Relay:
+    """One upstream's stream, through one gate, to the caller. The reader and the check are tasks of their own; all
+    that is decided is decided in `run`."""
+
+    def __init__(self, terms: Terms, body: Json, judge: Judge, caller: Caller, tally: Tally) -> None:
+        self._terms = terms
+        self._settings = terms.policy.stream
+        self._body = body
+        self._judge = judge
+        self._caller = caller
+        self._tally = tally
+        self._stream = terms.dialect.stream(body)
+        question = terms.conversation.question
+        self._gate = Gate(self._settings, lambda label: mask_label(label, terms.language), question=question)
+        self._bell = Bell()
+        self._inbox = Inbox(self._bell)
+        self._reading = anyio.CancelScope()
+        self._listening: float | None = None
+        self._began = anyio.current_time()
+        self._sent = 0
+        self._parts: tuple[Part, ...] = ()
+        self._judgement: Judgement | None = None
+
+    async def run(self, tasks: TaskGroup, deadline: float, *, may_ask_again: bool) -> _Ending:
+        """Until the stream has ended; the upstream's connection is told to close before the caller hears of it."""
+        tasks.start_soon(self._read)
+        ending = None
+        try:
+            while ending is None:
+                ending = await self._step(tasks, deadline, may_ask_again)
+        finally:
+            self._reading.cancel()
+            self._tally.absorb(self._gate)
+        return ending
+
+    async def _step(self, tasks: TaskGroup, deadline: float, may_ask_again: bool) -> _Ending | None:
+        """One look at everything that may have happened, then a wait for the next thing."""
+        now = anyio.current_time()
+        if self._judgement is not None:
+            judgement, self._judgement = self._judgement, None
+            if ending := self._act(judgement, may_ask_again and now < deadline):
+                return ending
+        if now >= deadline:
+            error = UpstreamTimeout(f"The answer was not complete within {self._settings.timeout:g} seconds.")
+            return self._failed(error)
+        if now >= self._silence_ends:
+            self._reading.cancel()
+            silence = f"The model's provider was silent for {self._settings.idle_timeout:g} seconds."
+            self._inbox.end(UpstreamTimeout(silence))
+        self._take_in(now)
+        await self._pass_on(self._gate.release(now))
+        if self._caller.gone:
+            return _Ending(Ended.CLIENT_LEFT, detail="the caller stopped reading")
+        if self._gate.due(now):
+            self._parts = self._gate.take()
+            tasks.start_soon(self._check, self._parts)
+        elif self._inbox.ended and not self._inbox and self._gate.settled:
+            return self._end()
+        if not self._inbox or self._gate.full:
+            await self._wait(deadline)
+        return None
+
+    async def _wait(self, deadline: float) -> None:
+        alive = self._caller.wrote_at + KEEP_ALIVE_AFTER
+        await self._bell.wait(min(deadline, alive, self._gate.deadline, self._silence_ends))
+        if anyio.current_time() >= alive:
+            await self._caller.write(KEEP_ALIVE)
+
+    @property
+    def _silence_ends(self) -> float:
+        """When the upstream has been silent for too long. What waits for room in the inbox is no silence."""
+        waiting = self._listening is not None and not self._inbox.ended
+        return (self._listening or 0.0) + self._settings.idle_timeout if waiting else math.inf
+
+    def _take_in(self, now: float) -> None:
+        """What has come in goes into the gate, as far as there is room: the rest waits, and the upstream with it."""
+        while self._inbox and not self._gate.full:
+            event, size = self._inbox.take()
+            self._tally.saw(event, now - self._began)
+            try:
+                self._gate.push(event, self._stream.read(event), now, size)
+            except UpstreamError as exc:
+                self._reading.cancel()
+                self._inbox.end(exc, discard=True)
+        if self._inbox.ended and not self._inbox:
+            self._gate.end(torn=not self._complete)
+
+    async def _pass_on(self, events: Sequence[Free]) -> None:
+        if not events:
+            return
+        ready = [self._stream.edited(free.event, free.texts if free.edited else {}) for free in events]
+        if not await self._caller.say(ready):
+            return
+        self._sent += len(ready)
+        for event, free in zip(ready, events, strict=True):
+            self._stream.sent(event)
+            self._tally.sent(free.characters, free.texts)
+
+    async def _read(self) -> None:
+        error: UpstreamError | None = None
+        with self._reading:
+            try:
+                await self._read_all()
+            except UpstreamError as exc:
+                error = exc
+        self._inbox.end(error)
+
+    async def _read_all(self) -> None:
+        """The upstream's events, up to and with its closing one: what comes behind that, no caller would see."""
+        async with self._terms.upstream.stream(self._terms.dialect.path, self._body) as events:
+            self._listening = anyio.current_time()
+            async for event in events:
+                self._listening = None
+                await self._inbox.put(event)
+                if event.data is None:
+                    return
+                self._listening = anyio.current_time()
+
+    async def _check(self, parts: tuple[Part, ...]) -> None:
+        found: list[Judgement] = []
+        try:
+            async with anyio.create_task_group() as tasks:
+                for choice, own in (by_choice(parts) if self._terms.dialect.annotates else {0: parts}).items():
+                    tasks.start_soon(self._check_choice, choice, own, found, tasks.cancel_scope)
+        except ExceptionGroup as bugs:
+            # The judge meets every GuardError itself, so a guard has a bug. What the other guards would have said is
+            # lost with it, so it ends the stream even where the policy lets a failing guard pass.
+            log.error("a guard failed: %s", _places(bugs))
+            found.append(_bug(_places(bugs)))
+            self._tally.add(found[-1], choice_of(parts[0].path))
+        self._judgement = together(found, Direction.RESPONSE)
+        self._bell.ring()
+
+    async def _check_choice(
+        self, choice: int, parts: Sequence[Part], found: list[Judgement], others: anyio.CancelScope
+    ) -> None:
+        judgement = await self._judge.judge(self._terms.policy, self._terms.conversation.reply(*parts))
+        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that
+        found.append(judgement)
+        if self._ends(judgement):
+            others.cancel()
+
+    def _ends(self, judgement: Judgement) -> bool:
+        """Whether the stream cannot go on, whatever is said of its other choices."""
+        action = judgement.decision.action
+        return action is Action.BLOCK or (action is Action.REWRITE and self._spans(judgement) is None)
+
+    def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
+        """What one check means for the stream: an ending, or None where it may go on."""
+        decision = judgement.decision
+        spans: Sequence[Span] = ()
+        if decision.action is Action.BLOCK:
+            return self._blocked(decision)
+        if decision.action is Action.REWRITE:
+            found = self._spans(judgement)
+            if found is None:
+                return self._said_instead(judgement, may_ask_again)
+            spans = found
+        self._gate.clear(spans, risk=max((verdict.risk for verdict in judgement.verdicts), default=1.0))
+        return None
+
+    def _spans(self, judgement: Judgement) -> Sequence[Span] | None:
+        """What to mask; None where a mask is not what was asked for, or cannot be put on."""
+        rewrites = [decision for decision in judgement.decisions if decision.action is Action.REWRITE]
+        masks = all(decision.rewrite is Rewrite.MASK for decision in rewrites)
+        if not masks or self._settings.mode is StreamMode.ASYNC:
+            return None
+        wanted = {decision.category for decision in rewrites}
+        spans = [span for span in judgement.spans if span.category in wanted]
+        texts = {part.path: part.text for part in self._parts if part.text is not None}
+        if wanted - {span.category for span in spans}:
+            return None
+        if any(not 0 <= span.start < span.end <= len(texts.get(span.path, "")) for span in spans):
+            return None
+        return spans
+
+    def _blocked(self, decision: Decision) -> _Ending:
+        said = self._refusal(decision)
+        if is_outage(decision):
+            error = GuardUnavailable("The guard could not look at the answer, so it was not let through.")
+            return _Ending(Ended.GUARD_UNAVAILABLE, self._stream.stop(said), error, decision.detail)
+        return _Ending(Ended.BLOCKED, self._stream.stop(said))
+
+    def _said_instead(self, judgement: Judgement, may_ask_again: bool) -> _Ending:
+        if rewrite_of(judgement) is Rewrite.REGENERATE and may_ask_again and not self._sent:
+            return _Ending(Ended.REWRITTEN, again=True)
+        return _Ending(Ended.REWRITTEN, self._stream.replace(self._refusal(judgement.decision)))
+
+    def _refusal(self, decision: Decision) -> Refusal:
+        self._tally.withheld = self._parts
+        terms = self._terms
+        return refusal(terms.policy, decision, terms.language, id=terms.id, created=terms.created)
+
+    def _end(self) -> _Ending:
+        """All that came in has been judged and has left."""
+        if self._complete:
+            return _Ending(Ended.COMPLETE, self._stream.close())
+        return self._failed(self._inbox.error or UpstreamError("The model's provider stopped in the middle."))
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the answer is whole, by its own words or by the upstream's closing event."""
+        return self._stream.finished or self._inbox.closed
+
+    def _failed(self, error: UpstreamError) -> _Ending:
+        ended = Ended.TIMEOUT if isinstance(error, UpstreamTimeout) else Ended.UPSTREAM_FAILED
+        return _Ending(ended, self._stream.fail(error), error)
+
+
+def _bug(detail: str) -> Judgement:
+    decision = Decision(Action.BLOCK, Reason.GUARD_FAILURE, Direction.RESPONSE, detail=detail)
+    return Judgement(decision, (decision,), failures=(detail,))
+
+
+def _places(bugs: BaseException) -> str:
+    """What was raised and where: never an error's own words, for they may quote the text."""
+    if isinstance(bugs, BaseExceptionGroup):
+        return "; ".join(map(_places, bugs.exceptions))
+    last = traceback.extract_tb(bugs.__traceback__)[-1:]
+    return f"{type(bugs).__name__}" + "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)

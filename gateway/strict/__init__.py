@@ -1,0 +1,1 @@
+"""JSON and YAML read strictly; every mistake is told with its place."""

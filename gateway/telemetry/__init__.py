@@ -1,0 +1,1 @@
+"""Numbers for operators; no request ever waits for them."""

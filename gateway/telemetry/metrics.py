@@ -1,0 +1,114 @@
+"""What Prometheus reads: every record counted once, in the same place it is written."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.records.explanations import Analyst
+from gateway.records.record import Record
+from guard_runtime.guard import Counting, Guard
+
+GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# OpenTelemetry's GenAI duration buckets
+UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+class Metrics:
+    """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of no use
+        self.registry = CollectorRegistry()
+        self._requests = self._counter("requests", "Requests by how they ended", "tenant", "dialect", "outcome")
+        self._decisions = self._counter(
+            "decisions", "Decisions taken by rules", "tenant", "direction", "category", "action", "mode"
+        )
+        self._unread = self._counter("unread_parts", "Pieces of content no guard looked at", "reason")
+        self._cache = self._counter("verdict_cache", "Readings by where the verdict came from", "result")
+        said = "One look at a conversation by all guards"
+        self._guard = self._histogram("guard", said, GUARD_BUCKETS, "guard", "direction", "result")
+        self._upstream = self._histogram("upstream", "The model's provider", UPSTREAM_BUCKETS, "phase")
+        self._hold = self._histogram("stream_hold", "How long streamed text waited for a guard", GUARD_BUCKETS)
+        self._leaked = Counter(
+            "libragate_unguarded_characters_total",
+            "Streamed characters that left before a guard cleared them; 0 in hold mode",
+            registry=self.registry,
+        )
+        self._policies = Gauge(
+            "libragate_policy_info", "The policies being served", ("tenant", "hash"), registry=self.registry
+        )
+        self._build = Gauge("libragate_build_info", "What is running", ("version", "guard"), registry=self.registry)
+        self._queue = Gauge(
+            "libragate_guard_queue_depth", "Checks waiting for a guard", ("guard",), registry=self.registry
+        )
+        self._work = _Work()
+        self.registry.register(self._work)
+
+    def _counter(self, name: str, said: str, *labels: str) -> Callable[..., Counter]:
+        """A counter's child for given labels, kept: `labels` is the slow part of counting."""
+        return cache(Counter(f"libragate_{name}_total", said, labels, registry=self.registry).labels)
+
+    def _histogram(self, name: str, said: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+        """As `_counter`. Without labels there is but one child."""
+        histogram = Histogram(f"libragate_{name}_seconds", said, labels, buckets=buckets, registry=self.registry)
+        return cache(histogram.labels if labels else lambda: histogram)
+
+    def queue(self, guard: str, depth: Callable[[], float]) -> None:
+        """Reads a guard's queue depth whenever it is asked."""
+        self._queue.labels(guard).set_function(depth)
+
+    def counts(self, guard: Guard | Analyst) -> None:
+        """Reads what a guard, or the analyst, counts of its own work whenever it is asked."""
+        if isinstance(guard, Counting):
+            self._work.guards[guard.name] = guard
+
+    def serving(self, version: str, guard: str) -> None:
+        self._build.labels(version, guard).set(1)
+
+    def policy(self, tenant: str, digest: str) -> None:
+        self._policies.labels(tenant, digest).set(1)
+
+    def write(self, record: Record) -> None:
+        tenant = record.tenant or "none"
+        self._requests(tenant, record.dialect, record.outcome).inc()
+        for direction, judgement in record.judgements:
+            result = "failed" if judgement.failures else "judged"
+            self._guard(record.guard, str(direction), result).observe(judgement.seconds)
+            for decision in judgement.decisions:
+                action = decision.action.name.lower()
+                category = decision.category or str(decision.reason)
+                self._decisions(tenant, str(direction), category, action, "enforced").inc()
+            coverage = judgement.coverage
+            for item in coverage.unread:
+                self._unread(item.reason).inc()
+            self._cache("hit").inc(coverage.cached)
+            self._cache("miss").inc(coverage.windows)
+        for stage, phase in (("upstream", "whole"), ("first_event", "first_chunk")):
+            if stage in record.seconds:
+                self._upstream(phase).observe(record.seconds[stage])
+        if "hold" in record.seconds:
+            self._hold().observe(record.seconds["hold"])
+        self._leaked.inc(record.characters.get("unguarded", 0))
+
+    def page(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)
+
+
+class _Work(Collector):
+    """What guards count themselves."""
+
+    def __init__(self) -> None:
+        self.guards: dict[str, Counting] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "libragate_guard_work", "What guards count of their own work", labels=("guard", "what")
+        )
+        for name, guard in self.guards.items():
+            for what, count in guard.counts().items():
+                family.add_metric((name, what), count)
+        yield family

@@ -1,0 +1,223 @@
+"""From what config.yaml says to the guards, the upstreams and the gateway made of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+import guard_runtime
+from gateway.api.app import Gateway
+from gateway.config.loader import Config
+from gateway.config.schema import (
+    CascadeFile,
+    ClassifierFile,
+    DemoFile,
+    GenerativeFile,
+    GuardFile,
+    LiteLLMFile,
+    OpenAIFile,
+    PlacedFile,
+    ReaderFile,
+    RemoteFile,
+    RulesGuardFile,
+    ScriptedFile,
+    ScriptedGuardFile,
+    UpstreamFile,
+)
+from gateway.dialects.prompts import Decoder
+from gateway.errors import ConfigError
+from gateway.judging.judge import Judge
+from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
+from gateway.pipeline.exchange import Route
+from gateway.upstreams.demo import Demo
+from gateway.upstreams.litellm import LiteLLM, Vendor
+from gateway.upstreams.openai import Endpoint, OpenAICompatible
+from gateway.upstreams.retries import Retries
+from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
+from guard_runtime.generative.families import FAMILIES
+from guard_runtime.guard import Explaining, Guard
+from guard_runtime.guards.cascade import Band, Cascade
+from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
+from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.scripted import ScriptedGuard, words
+from guard_runtime.loading.classifier import load_classifier
+from guard_runtime.loading.generative import Serving, limits_on, load_generative
+from guard_runtime.onnx.devices import Device, Placement
+from guard_runtime.serving.breaker import Breaker
+from guard_runtime.verdict import Category
+
+MODELS = Path(guard_runtime.__file__).with_name("models")
+
+
+def judge_of(config: Config) -> Judge:
+    """All guards, loaded and self-tested. Raises `ArtefactRefused` or `ConfigError`."""
+    guards = [_guard(file, config.folder) for file in config.guards]
+    return Judge(guards, deadline=config.guard_seconds)
+
+
+def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
+    """Raises `ConfigError` when an upstream lacks something on this machine."""
+    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
+    routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
+    decoders = {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
+    explaining = [
+        explainer
+        for file, guard in zip(config.guards, judge.guards, strict=False)
+        for explainer in _explaining(file, guard)
+    ]
+    return Gateway(
+        judge,
+        config.tenants,
+        routes,
+        limits=config.limits,
+        decoders=decoders,
+        explaining=explaining,
+        readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        version=version,
+    )
+
+
+def _explaining(file: GuardFile, guard: Guard) -> list[Explaining]:
+    """Those who are to say why, in a cascade too. Raises `ConfigError` for one that cannot."""
+    if isinstance(file, CascadeFile) and isinstance(guard, Cascade):
+        return [*_explaining(file.small, guard.small), *_explaining(file.large, guard.large)]
+    if not isinstance(file, GenerativeFile) or not file.analysis or not isinstance(guard, Reader):
+        return []
+    if guard.explainer is None:
+        what = f"guard {file.name}: analysis: it says nothing but its verdict"
+        raise ConfigError((f"{what} -- take libra_guard or instruct, exported with its head",))
+    return [guard.explainer]
+
+
+def _decoder(model: str, path: Path) -> Decoder:
+    """What turns token ids back into text. An id that the tokenizer lacks is a `KeyError`: `decode` would drop it."""
+    try:
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError((f"model {model}: its tokenizer {path} cannot be read ({exc.strerror})",)) from exc
+    except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
+        raise ConfigError((f"model {model}: {path} is no tokenizer.json ({exc})",)) from exc
+
+    def decode(ids: Sequence[int]) -> str:
+        for number in ids:
+            if tokenizer.id_to_token(number) is None:
+                raise KeyError(number)
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    return decode
+
+
+def _guard(file: GuardFile, folder: Path) -> Guard:
+    match file:
+        case ClassifierFile():
+            return _classifier(file, folder)
+        case GenerativeFile():
+            return _generative(file, folder)
+        case RemoteFile():
+            return _remote(file)
+        case CascadeFile():
+            small, large = _guard(file.small, folder), _guard(file.large, folder)
+            return Cascade(small, large, Band(*file.band), name=file.name)
+        case RulesGuardFile():
+            return Rules(file.name)
+        case ScriptedGuardFile():
+            found = {word: Category(category) for word, category in file.words.items()}
+            return ScriptedGuard(words(found, file.score), name=file.name)
+
+
+def _classifier(file: ClassifierFile, folder: Path) -> Guard:
+    path = folder / file.path if file.path else MODELS / file.name
+    if not path.is_dir():
+        shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
+        advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
+        raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
+    guard = load_classifier(
+        path,
+        place=replace(_place(file, folder), cuda_graphs=file.cuda_graphs),
+        max_queue=file.max_queue,
+        cache_bytes=file.cache_bytes,
+        unverified=file.unverified,
+    )
+    return _named(guard, file.name, path)
+
+
+def _generative(file: GenerativeFile, folder: Path) -> Guard:
+    path = folder / file.path
+    if not path.is_dir():
+        raise ConfigError((f"guard {file.name}: {path} is not a folder -- make one: python -m export",))
+    place = _place(file, folder)
+    guard = load_generative(
+        path,
+        place=place,
+        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        serving=Serving(file.max_queue, file.cache_bytes),
+        unverified=file.unverified,
+    )
+    return _named(guard, file.name, path)
+
+
+def _place(file: PlacedFile, folder: Path) -> Placement:
+    devices = tuple(Device(name) for name in file.providers)
+    return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
+
+
+def _named(guard: Reader, name: str, path: Path) -> Reader:
+    if guard.name != name:
+        raise ConfigError((f"guard {name}: the artefact in {path} is called {guard.name} -- use that name",))
+    return guard
+
+
+def _remote(file: RemoteFile) -> Guard:
+    server = Server(
+        url=file.base_url,
+        model=file.model,
+        key=file.api_key or "",
+        deadline=file.seconds,
+        connections=file.connections,
+        queue=file.max_queue,
+    )
+    dialogue: Dialogue = LibraGate()
+    if file.family != "libragate":
+        dialogue = ChatGuard(FAMILIES[file.family], file.temperature, file.bias)
+    breaker = Breaker(failures=file.failures, seconds=file.pause)
+    return load_remote(file.name, server, dialogue, breaker, cache_bytes=file.cache_bytes)
+
+
+def _reader(file: ReaderFile, upstream: Upstream) -> MediaReader:
+    if file.kind == "transcribe" and isinstance(upstream, OpenAICompatible):
+        return Transcriber(upstream, file.model, file.timeout, file.bytes)
+    return Describer(upstream, file.model, file.timeout, file.bytes)
+
+
+def _upstream(name: str, file: UpstreamFile) -> Upstream:
+    match file:
+        case OpenAIFile():
+            return OpenAICompatible(name, _endpoint(file))
+        case LiteLLMFile():
+            return LiteLLM(name, _vendor(file))
+        case DemoFile():
+            return Demo(name)
+        case ScriptedFile():
+            return Scripted.saying(file.says, name)
+
+
+def _endpoint(file: OpenAIFile) -> Endpoint:
+    return Endpoint(
+        base_url=file.base_url,
+        key=file.api_key,
+        headers=file.headers,
+        timeouts=Timeouts(**file.timeouts.model_dump()),
+        retries=Retries(**file.retries.model_dump()),
+    )
+
+
+def _vendor(file: LiteLLMFile) -> Vendor:
+    return Vendor(
+        key=file.api_key,
+        base_url=file.base_url,
+        options=file.options,
+        timeouts=Timeouts(**file.timeouts.model_dump()),
+        retries=Retries(**file.retries.model_dump()),
+    )

@@ -1,0 +1,1 @@
+"""A guard on disk, checked against its manifest."""

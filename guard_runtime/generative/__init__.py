@@ -1,0 +1,1 @@
+"""How decoder guards are asked, run and read."""

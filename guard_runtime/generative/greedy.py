@@ -1,0 +1,44 @@
+"""Text written out by a guard's decoder: answers that have lost their form, and explanations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guard_runtime.errors import GuardFailed
+from guard_runtime.generative.decoder import Array, Decoder, Graph, Memory, Reading, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Greedy. `head` gives the logits [rows, vocabulary] of hidden states; `stop` are the tokens that end an answer."""
+
+    decoder: Decoder
+    head: Graph
+    stop: frozenset[int]
+
+    def logits(self, readings: Sequence[Reading]) -> Array:
+        """The whole vocabulary's logits after each reading, [readings, vocabulary]."""
+        found = self.head.run({"hidden": np.stack([reading.hidden for reading in readings]).astype(np.float32)})
+        if "logits" not in found:
+            raise GuardFailed("the head graph gives no logits")
+        return found["logits"]
+
+    def write(self, tokens: Sequence[int], memory: Memory, limit: int) -> list[int]:
+        """What comes after `memory` and `tokens`, without the token that ended it; at most `limit` tokens."""
+        return list(self.steps(tokens, memory, limit))
+
+    def steps(self, tokens: Sequence[int], memory: Memory, limit: int) -> Iterator[int]:
+        """The same, one token at a time, each when it is asked for."""
+        feed = list(tokens)
+        for _ in range(limit):
+            (reading,) = self.decoder.read([Row(feed, memory)])
+            memory = memory.then(reading.memory)
+            (logits,) = self.logits([reading])
+            if not np.isfinite(logits).all():
+                raise GuardFailed("the head's logits are not finite numbers")
+            token = int(logits.argmax())
+            if token in self.stop:
+                return
+            yield token
+            feed = [token]

@@ -1,0 +1,201 @@
+"""A generative guard, from its folder on disk to a model that gives verdicts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from guard_runtime.artefacts.artefact import Artefact, self_test
+from guard_runtime.artefacts.manifest import Manifest
+from guard_runtime.errors import ArtefactRefused
+from guard_runtime.generative.decoder import Decoder, DecoderShape
+from guard_runtime.generative.greedy import Writer
+from guard_runtime.generative.prefill import LIMITS, Limits
+from guard_runtime.generative.prompt import label_tokens, probes_from_json
+from guard_runtime.generative.token_heads import heads_from_json, outputs
+from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.guard import Counting, Model, Passage
+from guard_runtime.guards.explainer import Explainer
+from guard_runtime.guards.generative import Contract, GenerativeModel
+from guard_runtime.guards.reader import Reach, Reader
+from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
+from guard_runtime.loading.classifier import placed
+from guard_runtime.onnx.devices import ON_CPU, Device, Placement
+from guard_runtime.onnx.session import Graph
+from guard_runtime.onnx.tensorrt import DecoderSizes, Profile, decoder_profile, refuse_unsuited
+from guard_runtime.serving.batcher import Batcher
+from guard_runtime.serving.batcher import Limits as Queue
+from guard_runtime.serving.swap import Swapping
+from guard_runtime.serving.verdict_cache import VerdictCache
+
+Served = GenerativeModel | TokenwiseModel
+"""A guard that writes its verdict, or one that judges every token: a manifest with `heads` is of the second kind."""
+
+GPU_ROWS = 32
+WARM_UP = (16, 64, 256, 1_024)
+CHARACTERS_PER_TOKEN = 3
+"""At most so many characters are asked about at once: more than fit into one prefill are laid out in windows there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Texts that may wait, and bytes of verdicts kept."""
+
+    max_queue: int = 512
+    cache_bytes: int = 16 << 20
+
+
+def limits_on(place: Placement) -> Limits:
+    """One row at a time on a CPU, batches elsewhere."""
+    return LIMITS if place.on_cpu else replace(LIMITS, rows=GPU_ROWS)
+
+
+def load_generative(
+    folder: Path,
+    *,
+    place: Placement = ON_CPU,
+    limits: Limits | None = None,
+    serving: Serving = Serving(),
+    unverified: bool = False,
+) -> Reader:
+    """The guard in `folder`, self-tested and warm, behind a batcher. Raises `ArtefactRefused`.
+
+    `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
+    For metrics read `reader.batcher.queued` and `reader.counts()`.
+    """
+    artefact = Artefact.load(folder)
+    asked = limits or limits_on(place)
+    now, model = placed(
+        lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
+    )
+    batcher = Batcher(model, name=now.name, limits=Queue(queue=serving.max_queue, batch=asked.rows))
+    room = now.limits.tokens * now.limits.windows
+    reach = Reach(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
+    reader = Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
+    reader.counts = partial(_counts, model)
+    if isinstance(now, GenerativeModel) and now.explains:
+        reader.explainer = Explainer(now.name, batcher, partial(_explaining, model))
+    return reader
+
+
+def _explaining(model: Model, passage: Passage) -> Iterator[str]:
+    current = model.current if isinstance(model, Swapping) else model
+    return current.explaining(passage) if isinstance(current, GenerativeModel) else iter(())
+
+
+def _counts(model: Model) -> Mapping[str, int]:
+    """Of the model that answers now: an engine that has taken over starts from nought."""
+    current = model.current if isinstance(model, Swapping) else model
+    return current.counts() if isinstance(current, Counting) else {}
+
+
+def generative_model(
+    artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS, unverified: bool = False
+) -> Served:
+    """Blocking, for one thread, its golden rows scored again. Raises `ArtefactRefused`."""
+    manifest = artefact.manifest
+    stored = manifest.generative
+    if stored is None:
+        raise ArtefactRefused(f"{manifest.name} is a {manifest.family}, not a generative guard")
+    if stored.get("verified") is not True and not unverified:
+        raise ArtefactRefused(
+            f"{manifest.name}: the {manifest.precision} graph does not agree with its checkpoint "
+            f"({stored.get('parity')}): export it in a higher precision, or allow it by name with `unverified: true`"
+        )
+    make = untested_tokenwise if "heads" in stored else untested
+    model: Served = make(artefact, place=place, limits=limits)
+    self_test(manifest, model.forced)
+    return model
+
+
+def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> GenerativeModel:
+    """A guard that writes its verdict, without a look at its golden rows: for export, which measures them."""
+    manifest, limits = artefact.manifest, _within(artefact, limits)
+    stored: Mapping[str, Any] = manifest.generative or {}
+    probes = probes_from_json(stored.get("prompts"))
+    try:
+        stop = frozenset(int(token) for token in stored["stop"])
+        tokens = tuple(int(token) for token in stored["label_tokens"])
+        contract = Contract(
+            name=manifest.name,
+            probes=probes,
+            calibration=manifest.calibration,
+            json_key=str(stored["json_key"]),
+            rationale=str(stored["rationale"]),
+            version=f"{manifest.version}+{artefact.digest[:8]}",
+            operating_points=manifest.operating_points,
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
+    if tokens != label_tokens(probes):
+        raise ArtefactRefused(f"{manifest.name}: the graph's label tokens are not those of the prompts, in their order")
+    decoder = _decoder(artefact, place, limits)
+    writer = None
+    if artefact.head is not None:
+        writer = Writer(decoder, Graph(artefact.head, _beside(place)), stop)
+    return GenerativeModel(contract, _vocabulary(artefact), decoder, writer, limits)
+
+
+def untested_tokenwise(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> TokenwiseModel:
+    """The same of a guard that judges every token."""
+    manifest, limits = artefact.manifest, _within(artefact, limits)
+    heads = heads_from_json((manifest.generative or {}).get("heads"))
+    contract = TokenContract(
+        name=manifest.name,
+        heads=heads,
+        calibration=manifest.calibration,
+        version=f"{manifest.version}+{artefact.digest[:8]}",
+        operating_points=manifest.operating_points,
+    )
+    decoder = _decoder(artefact, place, limits, outputs(tuple(heads.values())))
+    return TokenwiseModel(contract, _vocabulary(artefact), decoder, limits)
+
+
+def _within(artefact: Artefact, limits: Limits) -> Limits:
+    return replace(limits, tokens=min(limits.tokens, artefact.manifest.max_tokens))
+
+
+def _decoder(artefact: Artefact, place: Placement, limits: Limits, each: int = 0) -> Decoder:
+    """`each`: logits for every token."""
+    manifest = artefact.manifest
+    try:
+        shape = DecoderShape(**(manifest.generative or {})["decoder"])
+    except (KeyError, TypeError) as exc:
+        raise ArtefactRefused(f"{manifest.name}: the manifest's generative section cannot be read: {exc!r}") from exc
+    graph = Graph(artefact.model, place, profile=_profile(manifest, place, shape, limits))
+    _check_graph(manifest.name, graph, shape, {"token_logits"} if each else set())
+    least = 1 if graph.device is Device.TENSORRT else 0
+    decoder = Decoder(graph, shape, least_past=least, outputs=each, hold=graph.held)
+    if not place.on_cpu:
+        decoder.warm_up([length for length in WARM_UP if length <= limits.tokens], limits.rows)
+    return decoder
+
+
+def _profile(manifest: Manifest, place: Placement, shape: DecoderShape, limits: Limits) -> Profile | None:
+    if Device.TENSORRT not in place.devices:
+        return None
+    refuse_unsuited(manifest.name, manifest.precision, manifest.opset)
+    return decoder_profile(DecoderSizes(shape.layers, shape.heads, shape.width, limits.rows, limits.tokens))
+
+
+def _beside(place: Placement) -> Placement:
+    """Where the head goes: one product, which CUDA does as fast as an engine."""
+    rest = tuple(device for device in place.devices if device is not Device.TENSORRT)
+    return replace(place, devices=rest or (Device.CUDA,))
+
+
+def _vocabulary(artefact: Artefact) -> Vocabulary:
+    try:
+        return Vocabulary(artefact.tokenizer.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        raise ArtefactRefused("tokenizer.json is not UTF-8") from exc
+
+
+def _check_graph(name: str, graph: Graph, shape: DecoderShape, more: set[str]) -> None:
+    kinds = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
+    inputs = {"input_ids", "attention_mask", "position_ids", "last_index", "past_row", *(f"past.{k}" for k in kinds)}
+    found = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
+    if set(graph.inputs) != inputs or set(graph.outputs) != found:
+        raise ArtefactRefused(f"{name}: the graph is not a score graph of {shape.layers} layers")

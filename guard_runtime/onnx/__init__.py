@@ -1,0 +1,1 @@
+"""Where a graph runs: sessions, devices, TensorRT."""

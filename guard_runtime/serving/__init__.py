@@ -1,0 +1,1 @@
+"""Many callers, one model: batches, cached verdicts, a circuit breaker."""

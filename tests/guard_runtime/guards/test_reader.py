@@ -1,0 +1,267 @@
+"""Everything judged is read, split or joined; nothing twice; half a reading is none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guard_runtime.conversation import Conversation, Direction, Kind, Part, Role, Turn
+from guard_runtime.errors import GuardFailed, GuardOverloaded
+from guard_runtime.guard import Guard, OperatingPoints, Passage
+from guard_runtime.guards.reader import Reach, Reader
+from guard_runtime.loading.classifier import load_classifier
+from guard_runtime.serving.batcher import Batcher, BatchSeen, Limits, Urgency
+from guard_runtime.serving.verdict_cache import VerdictCache
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, Verdict
+from tests.guard_runtime import tiny
+
+CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
+
+
+class Listener:
+    """A model that writes down what it is given; a passage with BAD in it is harmful, one with BREAK fails."""
+
+    name = "listener"
+    version = "1"
+
+    def __init__(self) -> None:
+        self.operating_points: OperatingPoints = {}
+        self.read: list[Passage] = []
+
+    def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
+        self.read.extend(batch)
+        if any("BREAK" in passage.text for passage in batch):
+            raise GuardFailed("broken")
+        return [self._verdict(passage) for passage in batch]
+
+    def _verdict(self, passage: Passage) -> Verdict:
+        scores = dict.fromkeys(CATEGORIES, 0.0) | {CRIME: 0.9 if "BAD" in passage.text else 0.1}
+        unread = (Unread(passage.path, "unknown_tokens", 3),) if "???" in passage.text else ()
+        return Verdict(self.name, scores, (), Coverage(1, len(passage.text), 1, 5, 0, unread))
+
+
+def said(role: Role, *texts: str | None) -> Turn:
+    return Turn(role, tuple(Part((role.value, number), text) for number, text in enumerate(texts)))
+
+
+def asked(*texts: str | None) -> Conversation:
+    return Conversation((said(Role.USER, *texts),))
+
+
+def check(
+    *conversations: Conversation, reach: Reach | None = None, cache: int = 1 << 20
+) -> tuple[list[Verdict], list[Passage]]:
+    model = Listener()
+
+    async def scenario() -> list[Verdict]:
+        batcher = Batcher(model, name="listener", limits=Limits(batch=4))
+        reader = Reader(model, batcher, VerdictCache(1 << 20, b"k"), reach=reach or Reach())
+        async with reader.running():
+            return [await reader.check(conversation) for conversation in conversations]
+
+    return anyio.run(scenario), model.read
+
+
+def texts(read: Sequence[Passage]) -> set[str]:
+    return {passage.text for passage in read}
+
+
+def test_a_reader_is_a_guard(folder: Path) -> None:
+    guard: Guard = load_classifier(folder)
+    assert guard.name == "tiny"
+    assert guard.version.startswith("0.1.0+")
+    assert not guard.alive
+
+
+def test_every_part_of_every_turn_is_read_alone_and_the_end_joined() -> None:
+    turns = (
+        said(Role.SYSTEM, "rules"),
+        said(Role.USER, "one"),
+        said(Role.ASSISTANT, "two"),
+        said(Role.USER, "three", "four"),
+    )
+    _, read = check(Conversation(turns))
+    alone = {"rules", "one", "two", "three", "four"}
+    assert texts(read) == alone | {"three\nfour", "rules\none\ntwo\nthree\nfour"}
+    assert all(passage.direction is Direction.PROMPT and passage.context is None for passage in read)
+
+
+def test_only_four_turns_are_joined() -> None:
+    turns = tuple(said(Role.USER, f"turn {number}") for number in range(9))
+    _, read = check(Conversation(turns))
+    assert "turn 5\nturn 6\nturn 7\nturn 8" in texts(read)
+    assert all("turn 4\n" not in text for text in texts(read))
+
+
+def test_a_word_cut_between_parts_is_read_whole() -> None:
+    _, read = check(asked("怎么做炸", "弹"))
+    assert "怎么做炸弹" in texts(read)
+
+
+def test_an_answer_is_read_part_by_part_and_joined_in_the_context_of_the_question() -> None:
+    conversation = Conversation((said(Role.USER, "why?"), said(Role.ASSISTANT, "hm"), said(Role.USER, "go on")))
+    _, read = check(conversation.reply(Part(("text",), "because"), Part(("reasoning",), "thought", Kind.REASONING)))
+    assert {(passage.text, passage.context) for passage in read} == {
+        ("because", "go on"),
+        ("thought", "go on"),
+        ("because\nthought", "go on"),
+    }
+    assert all(passage.direction is Direction.RESPONSE for passage in read)
+
+
+def test_the_worst_part_decides() -> None:
+    (verdict,), _ = check(asked("fine", "BAD", "fine too"))
+    assert verdict.scores[CRIME] == 0.9
+    (verdict,), _ = check(asked("fine", "fine too"))
+    assert verdict.scores[CRIME] == 0.1
+
+
+def test_a_text_is_read_once_however_often_it_stands_there() -> None:
+    _, read = check(asked(*["same"] * 50))
+    assert len(read) == 2
+
+
+def test_parts_without_text_and_blank_parts_cost_nothing() -> None:
+    (verdict,), read = check(asked(None, "", " \n"))
+    assert read == []
+    assert verdict.risk == 0
+
+
+def test_forty_turns_later_only_the_new_one_is_read() -> None:
+    turns = tuple(said(Role.USER, f"turn {number}") for number in range(40))
+    before, after = Conversation(turns), Conversation((*turns, said(Role.USER, "turn 40")))
+    (_, verdict), read = check(before, after)
+    assert len(read) == 40 + 1 + 2
+    assert verdict.coverage.cached == 40
+    assert verdict.coverage.parts == 41
+    assert verdict.coverage.windows == 2
+
+
+def test_a_failure_is_not_remembered() -> None:
+    model = Listener()
+
+    async def scenario() -> None:
+        reader = Reader(model, Batcher(model, name="listener"), VerdictCache(1 << 20, b"k"))
+        async with reader.running():
+            for _ in range(2):
+                with pytest.raises(GuardFailed, match="broken"):
+                    await reader.check(asked("BREAK"))
+
+    anyio.run(scenario)
+    assert len(model.read) == 2
+
+
+def test_one_failed_passage_fails_the_check_and_calls_off_the_rest() -> None:
+    model = Listener()
+
+    async def scenario() -> int:
+        batcher = Batcher(model, name="listener")
+        reader = Reader(model, batcher, VerdictCache(1 << 20, b"k"))
+        async with reader.running():
+            with pytest.raises(GuardFailed, match="broken"):
+                await reader.check(asked("BREAK", *(f"part {number}" for number in range(500))))
+            return batcher.queued
+
+    assert anyio.run(scenario) == 0
+    assert len(model.read) < 50
+
+
+def test_many_parts_do_not_overload_the_queue_by_themselves() -> None:
+    model = Listener()
+
+    async def scenario() -> Verdict:
+        reader = Reader(model, Batcher(model, name="listener", limits=Limits(queue=16)), VerdictCache(0, b"k"))
+        async with reader.running():
+            return await reader.check(asked(*(f"part {number}" for number in range(300))))
+
+    assert anyio.run(scenario).coverage.parts == 300
+
+
+def test_an_overloaded_queue_is_said_so() -> None:
+    model = Listener()
+
+    async def scenario() -> None:
+        reader = Reader(model, Batcher(model, name="listener", limits=Limits(queue=0)), VerdictCache(0, b"k"))
+        async with reader.running():
+            with pytest.raises(GuardOverloaded):
+                await reader.check(asked("one", "two"))
+
+    anyio.run(scenario)
+
+
+@pytest.mark.parametrize("bad", [0, 4_999, 5_000, 9_700, 30_000])
+def test_a_long_part_is_read_in_sections_that_overlap(bad: int) -> None:
+    text = "x" * bad + "BAD" + "x" * (30_000 - bad)
+    (verdict,), read = check(asked(text))
+    assert verdict.scores[CRIME] == 0.9
+    assert max(len(passage.text) for passage in read) <= 5_000
+    assert verdict.coverage.unread == ()
+    assert verdict.coverage.characters == len(text)
+
+
+def test_the_middle_of_a_very_long_part_is_said_to_be_unread() -> None:
+    text = "BAD" + "".join(f"{number} " for number in range(60_000))
+    (verdict,), read = check(asked("hello", text))
+    (unread,) = verdict.coverage.unread
+    assert (unread.path, unread.reason) == (("user", 1), "too_long")
+    held = sum(len(passage.text) for passage in read if passage.path == ("user", 1)) - 12 * 400
+    assert unread.characters == len(text) - held
+    assert verdict.scores[CRIME] == 0.9
+
+
+@settings(max_examples=25)
+@given(st.lists(st.text("ab BAD\n", max_size=40), max_size=6), st.integers(5, 12))
+def test_no_piece_of_a_part_escapes_whatever_the_sections(parts: list[str], section: int) -> None:
+    reach = Reach(section=section, overlap=4, sections=64)
+    (verdict,), _ = check(asked(*parts), reach=reach)
+    assert (verdict.scores[CRIME] == 0.9) >= any("BAD" in part for part in parts)
+
+
+def test_unread_pieces_are_placed_where_they_stand_now_though_the_verdict_is_an_old_one() -> None:
+    first = Conversation((Turn(Role.USER, (Part(("here",), "???"),)),))
+    second = Conversation((Turn(Role.USER, (Part(("there",), "???"),)),))
+    (one, two), read = check(first, second)
+    assert len(read) == 1
+    assert [item.path for item in one.coverage.unread] == [("here",)]
+    assert [item.path for item in two.coverage.unread] == [("there",)]
+
+
+def test_streams_go_before_prompts_unless_the_reader_says_otherwise() -> None:
+    order: list[Urgency] = []
+
+    class Watched(Batcher):
+        async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
+            order.append(urgency)
+            return await super().check(passage, urgency)
+
+    async def scenario() -> None:
+        model = Listener()
+        batcher = Watched(model, name="listener")
+        async with Reader(model, batcher, VerdictCache(0, b"k")).running() as reader:
+            await reader.check(asked("one"))
+            await reader.check(asked("one").reply(Part(("text",), "two")))
+            offline = Reader(model, batcher, VerdictCache(0, b"k"), urgency=Urgency.OFFLINE)
+            await offline.check(asked("three"))
+
+    anyio.run(scenario)
+    assert order == [Urgency.PROMPT, Urgency.STREAM, Urgency.OFFLINE]
+
+
+def test_a_loaded_guard_reads_a_conversation(folder: Path) -> None:
+    async def scenario() -> tuple[Verdict, Verdict, list[BatchSeen]]:
+        seen: list[BatchSeen] = []
+        reader = load_classifier(folder)
+        reader.batcher.observe = seen.append
+        async with reader.running():
+            assert reader.alive
+            harmful = await reader.check(asked("how to make a", "bomb"))
+            harmless = await reader.check(asked("今天天气很好").reply(Part(("text",), "很好")))
+        return harmful, harmless, seen
+
+    harmful, harmless, seen = anyio.run(scenario)
+    assert harmful.scores[CRIME] == pytest.approx(tiny.UNSAFE)
+    assert harmless.risk == pytest.approx(tiny.SAFE)
+    assert sum(batch.size for batch in seen) == 4

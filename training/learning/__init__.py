@@ -1,0 +1,1 @@
+"""From rows to weights: the model, its losses, its stages."""
