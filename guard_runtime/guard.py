@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from guard_runtime.conversation import Conversation, Direction, Path
+from guard_runtime.conversation import Conversation, Direction, Path, Source
 from guard_runtime.verdict import Category, Verdict
 
 OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
@@ -15,12 +15,18 @@ OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
 @dataclass(frozen=True, slots=True)
 class Passage:
     """One text to score. `context` is the question an answer replies to; None where there is none.
-    `path` says which part the text is; () where it is several parts joined."""
+    `path` says which part the text is; () where it is several parts joined. `source` says what the text is."""
 
     direction: Direction
     text: str
     context: str | None = None
     path: Path = ()
+    source: Source = Source.USER
+
+    @classmethod
+    def answer(cls, text: str, question: str) -> "Passage":
+        """What an assistant says to a question."""
+        return cls(Direction.RESPONSE, text, question, source=Source.ASSISTANT)
 
 
 class Guard(Protocol):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import anyio
 
-from guard_runtime.conversation import Conversation, Direction, Part
+from guard_runtime.conversation import Conversation, Direction, Part, Source, Turn, source_of
 from guard_runtime.errors import GuardError
 from guard_runtime.guard import Counting, ExplainingGuard, OperatingPoints, Passage
 from guard_runtime.serving.batcher import Priority
@@ -181,16 +181,24 @@ def _passages(conversation: Conversation, limits: ReadLimits) -> Iterator[Passag
     """Everything that is read of a conversation."""
     direction = conversation.direction
     context = conversation.question if direction is Direction.RESPONSE else None
-    for part in conversation.judged:
-        text = _grown(part, limits)
-        for start, end in _sections(text, limits).slices:
-            yield Passage(direction, text[start:end], context, part.path)
+    judged = conversation.turns if direction is Direction.PROMPT else conversation.turns[-1:]
+    for turn in judged:
+        for part in turn.parts:
+            text = _grown(part, limits)
+            for start, end in _sections(text, limits).slices:
+                yield Passage(direction, text[start:end], context, part.path, source_of(turn.role, part.kind))
     turns = conversation.turns[-limits.turns :] if direction is Direction.PROMPT else ()
     for group in (conversation.turns[-1:], turns):
         texts = [part.text for turn in group for part in turn.parts if part.text]
         joined = _joined(texts, limits) if len(texts) > 1 else ""
         for start, end in _sections(joined, limits).slices:
-            yield Passage(direction, joined[start:end], context)
+            yield Passage(direction, joined[start:end], context, source=_common_source(group))
+
+
+def _common_source(turns: Sequence[Turn]) -> Source:
+    """Where all parts have one. Otherwise the user's, whose words are judged for everything."""
+    sources = {source_of(turn.role, part.kind) for turn in turns for part in turn.parts if part.text}
+    return sources.pop() if len(sources) == 1 else Source.USER
 
 
 def _grown(part: Part, limits: ReadLimits) -> str:
@@ -229,9 +237,10 @@ def _between(before: str, after: str) -> str:
 
 
 def _different(passages: Iterator[Passage]) -> Iterator[Passage]:
-    """Each text once for each context, wherever it stands."""
-    seen: set[tuple[str, str | None]] = set()
+    """Each text once for each context and source, wherever it stands."""
+    seen: set[tuple[str, str | None, Source]] = set()
     for passage in passages:
-        if (passage.text, passage.context) not in seen:
-            seen.add((passage.text, passage.context))
+        read = (passage.text, passage.context, passage.source)
+        if read not in seen:
+            seen.add(read)
             yield passage

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_runtime.conversation import Conversation, Direction, Kind, Part, Role, Turn
+from guard_runtime.conversation import Conversation, Direction, Kind, Part, Role, Source, Turn, source_of
 from guard_runtime.errors import GuardFailed, GuardOverloaded
 from guard_runtime.guard import Guard, OperatingPoints, Passage
 from guard_runtime.guards.passage_guard import PassageGuard, ReadLimits
@@ -51,6 +51,32 @@ def said(role: Role, *texts: str | None) -> Turn:
 
 def asked(*texts: str | None) -> Conversation:
     return Conversation((said(Role.USER, *texts),))
+
+
+SOURCES = [
+    (Role.USER, Kind.TEXT, Source.USER),
+    (Role.USER, Kind.TOOL_RESULT, Source.TOOL_RESULT),
+    (Role.USER, Kind.SCHEMA, Source.TOOL_DEFINITION),
+    (Role.SYSTEM, Kind.TEXT, Source.SYSTEM),
+    (Role.SYSTEM, Kind.TOOL_DEFINITION, Source.TOOL_DEFINITION),
+    (Role.ASSISTANT, Kind.REASONING, Source.ASSISTANT),
+    (Role.ASSISTANT, Kind.TOOL_CALL, Source.TOOL_CALL),
+    (Role.TOOL, Kind.TEXT, Source.TOOL_RESULT),
+]
+
+
+@pytest.mark.parametrize(("role", "kind", "source"), SOURCES)
+def test_role_and_kind_say_what_a_text_is(role: Role, kind: Kind, source: Source) -> None:
+    assert source_of(role, kind) is source
+    _, read = check(Conversation((Turn(role, (Part(("text",), "hello", kind),)),)))
+    assert [passage.source for passage in read] == [source]
+
+
+def test_texts_of_several_sources_joined_are_read_as_the_users() -> None:
+    turns = (said(Role.SYSTEM, "one"), said(Role.TOOL, "two", "three"))
+    _, read = check(Conversation(turns))
+    joined = {passage.text: passage.source for passage in read if passage.path == ()}
+    assert joined == {"two\nthree": Source.TOOL_RESULT, "one\ntwo\nthree": Source.USER}
 
 
 def check(
