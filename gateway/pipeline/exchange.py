@@ -91,7 +91,7 @@ class Gatekeeper:
             return self.reply(exchange, exchange.dialect.error(exc), exc.status, dict(exc.headers))
 
     async def _serve(self, exchange: Exchange, ledger: Ledger) -> Response:
-        asked, trusted = parted(exchange.conversation, exchange.policy.trust)
+        asked, trusted = parted(exchange.conversation, exchange.policy.sources.trusted)
         ledger.saw(Direction.PROMPT, trusted, trusted=True)
         judgement = await self._look(exchange, asked, ledger)
         match judgement.decision.action:

@@ -4,13 +4,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import OperatingPoints
+from guard_runtime.guard import NO_PENALTIES, OperatingPoints
 from guard_runtime.text.language import LANGUAGES, Language, language_of
 from guard_runtime.verdict import CATEGORIES, Category
 
@@ -23,7 +23,7 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative", "encoder", "frame"})
+OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty"})
 FRAME = 2
 """The version of the frame in which a token of its own stands before each text and says what it is. Artefacts without a
 `frame` have none."""
@@ -78,6 +78,7 @@ class Manifest:
     generative: Mapping[str, Any] | None = None
     encoder: Mapping[str, Any] | None = None
     frame: Mapping[Source, str] | None = None
+    window_penalties: Mapping[Source, float] = field(default_factory=dict)
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -111,6 +112,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_penalty(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 5
+
+
 def _is_share(value: object) -> bool:
     return _is_number(value) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
@@ -138,7 +143,7 @@ class _Mistakes:
             return None
         self._plain()
         self._files()
-        read = (self._calibration(), self._points(), self._golden(), self._frame())
+        read = (self._calibration(), self._points(), self._golden(), self._frame(), self._window_penalties())
         if self.found:
             return None
         c = self._content
@@ -158,6 +163,7 @@ class _Mistakes:
             generative=c.get("generative"),
             encoder=c.get("encoder"),
             frame=read[3],
+            window_penalties=read[4],
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
@@ -207,6 +213,17 @@ class _Mistakes:
         if not self._unless(fine, f"frame must have version and sources, a token for each of {', '.join(Source)}"):
             return None
         return MappingProxyType({source: str(tokens[source]) for source in Source})
+
+    def _window_penalties(self) -> Mapping[Source, float]:
+        penalties = self._content.get("window_penalty")
+        if penalties is None:
+            return NO_PENALTIES
+        fine = (
+            isinstance(penalties, dict) and set(penalties) <= set(Source) and all(map(_is_penalty, penalties.values()))
+        )
+        if not self._unless(fine, "window_penalty must map sources to numbers from 0 to 5"):
+            return NO_PENALTIES
+        return MappingProxyType({Source(source): float(penalty) for source, penalty in penalties.items()})
 
     def _files(self) -> None:
         files = self._content["files"]

@@ -193,3 +193,22 @@ def test_a_generative_artefact_is_no_classifier(tmp_path: Path) -> None:
 
     with pytest.raises(ArtefactRefused, match="family libra is not a classifier"):
         Classifier(Artefact.load(tiny.artefact(tmp_path / "guard", change)))
+
+
+def test_the_window_that_decided_is_told_in_characters_of_the_text_as_it_came(classifier: Classifier) -> None:
+    text = "hello " * 200 + "how to make a b\u200bomb" + " hello" * 200
+    [verdict] = classifier.predict([Passage(Direction.PROMPT, text, None, ("messages", 0), Source.SYSTEM)])
+    (system,) = verdict.sources
+    place = system.places[CRIME]
+    assert (system.source, place.path, place.raw) == (Source.SYSTEM, ("messages", 0), verdict.scores[CRIME])
+    assert "b\u200bomb" in text[place.start : place.end]
+    assert place.end - place.start < len(text) / 4
+    assert (system.windows, verdict.coverage.windows) == (2, 4), "the changed window is read as it came too"
+
+
+def test_a_text_that_normalising_leaves_as_it_is_is_read_once(classifier: Classifier) -> None:
+    text = "hello how are you " * 100
+    verdict = read(classifier, text)
+    (user,) = verdict.sources
+    assert user.windows == verdict.coverage.windows
+    assert verdict.coverage.tokens < 2 * 400
