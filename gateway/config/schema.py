@@ -311,9 +311,11 @@ class ReadersFile(_File):
 
 
 class TenantFile(_File):
-    """`key_variable` names an environment variable that holds one more key; where it is not set, a key is made."""
+    """Either `policy`, a file of the policies folder, or `preset`, a policy that ships. `key_variable` names an
+    environment variable that holds one more key; where it is not set, a key is made."""
 
-    policy: str
+    policy: str | None = None
+    preset: Literal["permissive", "balanced", "strict"] | None = None
     models: Annotated[list[str] | Literal["*"], PlainValidator(_models)] = "*"
     keys: list[Annotated[str, PlainValidator(_key_hash)]] = Field(default=[])
     key_variable: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

@@ -8,6 +8,7 @@ import pytest
 from gateway.policy.loader import load_policies
 from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode
 from gateway.policy.schema import RulesFile, policy_schema
+from gateway.policy.sources import BALANCED, History, Sources, Treatment, Trusted
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import CATEGORIES, Category
 
@@ -192,7 +193,8 @@ def test_a_root_must_say_its_refusal_in_both_languages(write) -> None:
     [
         ({"shop": "extends: bose\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'bose' -- "
           "did you mean 'base'?"]),
-        ({"shop": "extends: q\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'q' -- there are base, shop"]),
+        ({"shop": "extends: q\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'q' -- "
+          "there are base, shop, balanced, permissive, strict"]),
         ({"shop": "extends: [base]\n"}, ["policies/shop.yaml:1:10 extends: must be text, not a list -- change it"]),
         ({"shop": "extends: ''\n"}, ["policies/shop.yaml:1:10 extends: has no value -- "
           "give it one, or remove the key"]),
@@ -332,3 +334,31 @@ def _is_kind(policy: Policy) -> None:
     """A refusal names no score, category or rule."""
     for text in policy.refusal.values():
         assert not any(word in text.lower() for word in ("score", "threshold", "得分", "阈值", "policy", *CATEGORIES))
+
+
+def test_presets_ship_are_sound_and_can_be_extended(write) -> None:
+    found = write(base=BASE, shop="extends: strict\nrefusal: {zh: 不行, en: No}\n")
+    assert lines(found) == []
+    assert set(found.policies) == {"base", "shop"}
+    assert set(found.presets) == {"permissive", "balanced", "strict"}
+    assert found.policies["shop"].sources == found.presets["strict"].sources == EVERYTHING
+    assert found.presets["balanced"].sources == BALANCED
+    assert found.presets["permissive"].sources.trusted == frozenset(Trusted)
+    for policy in found.presets.values():
+        _is_kind(policy)
+
+
+def test_the_name_of_a_preset_is_taken(write) -> None:
+    assert lines(write(base=BASE, balanced=BASE)) == [
+        "policies/balanced.yaml:1:1: balanced is the name of a preset -- give the policy another name"
+    ]
+
+
+def test_the_old_key_trust_means_what_sources_say_now(write) -> None:
+    found = write(base=BASE, old="extends: base\ntrust: [system]\n", new="extends: base\nsources: {system: trust}\n")
+    assert found.policies["old"].sources == found.policies["new"].sources
+    assert found.policies["old"].sources.trusted == {Trusted.SYSTEM}
+    assert found.policies["base"].sources == BALANCED
+
+
+EVERYTHING = Sources(system=Treatment.ALL, tools=Treatment.ALL, results=Treatment.ALL, history=History.ALWAYS)
