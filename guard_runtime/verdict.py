@@ -48,7 +48,8 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much a guard read: parts, characters, windows, tokens; how many verdicts the cache gave; what was left."""
+    """How much a guard read: parts, characters, windows, tokens; how many verdicts the cache gave; how many windows a
+    first stage cleared, which no model read; what was left."""
 
     parts: int = 0
     characters: int = 0
@@ -56,6 +57,7 @@ class Coverage:
     tokens: int = 0
     cached: int = 0
     unread: tuple[Unread, ...] = ()
+    cleared: int = 0
 
     def __add__(self, other: "Coverage") -> "Coverage":
         return Coverage(
@@ -65,6 +67,7 @@ class Coverage:
             self.tokens + other.tokens,
             self.cached + other.cached,
             (*self.unread, *other.unread),
+            self.cleared + other.cleared,
         )
 
 

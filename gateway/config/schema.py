@@ -155,11 +155,14 @@ class PlacedFile(_File):
 
 class ClassifierFile(PlacedFile):
     """`path` is the artefact's folder; without it, the guard of that name that ships with LibraGate. `cache_bytes` is
-    for verdicts, 0 for none; `max_queue` counts texts that wait."""
+    for verdicts, 0 for none; `max_queue` counts texts that wait. `sessions`: how many windows of one text are read at a
+    time, 0 for as many as the machine has cores."""
 
     kind: Literal["classifier"]
     name: Label
     path: str = Field(default="", min_length=1)
+    sessions: int = Field(default=0, ge=0, le=64)
+    first_stage: bool = True
     cuda_graphs: bool = False
     unverified: bool = False
 

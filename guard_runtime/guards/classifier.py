@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,11 +19,13 @@ from guard_runtime.artefacts.manifest import Calibration, Manifest
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guards.first_stage import FirstStage
+from guard_runtime.guards.first_stage import read as read_first_stage
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
 from guard_runtime.onnx.session import Logits, Session
 from guard_runtime.onnx.tensorrt import Profile, classifier_profile, refuse_unsuited
 from guard_runtime.text.encodings import decoded_runs
-from guard_runtime.text.language import language_of
+from guard_runtime.text.language import Language, language_of
 from guard_runtime.text.normalise import VERSION, Normalised, compatible, normalise
 from guard_runtime.text.windows import Slice, Windows, windows
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Place, SourceScores, Unread, Verdict
@@ -126,11 +129,26 @@ def _source_ids(tokenizer: Tokenizer, frame: Mapping[Source, str] | None) -> Map
     return {source: (special[token],) for source, token in frame.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """`max_rows`: inputs of like length that go through the model together. `threads`: how many such batches of one
+    passage are in the model at the same time, on a CPU. `first_stage`: whether the artefact's first stage, where it has
+    one, clears the plainly harmless. `unverified`: whether a graph may run that does not agree with its checkpoint."""
+
+    max_rows: int = 1
+    threads: int = 1
+    first_stage: bool = True
+    unverified: bool = False
+
+
+DEFAULT_OPTIONS = ClassifierOptions()
+
+
 class Classifier:
     """A `Model`: every passage is read as it came, normalised, and with hidden text decoded; the worst reading counts.
 
-    `max_rows` inputs of like length go through the model together. On a CPU that buys nothing, and int8 scales are
-    taken over the whole batch, so one caller's text would move another's score: hence 1. Raises `ArtefactRefused` when
+    On a CPU larger batches buy nothing, and int8 scales are taken over the whole batch, so one caller's text would move
+    another's score: hence `max_rows` is 1 there. Raises `ArtefactRefused` when
     the artefact does not score its golden rows as it should, or did not agree with the checkpoint it was exported from
     and `unverified` does not allow it. `tested` is for export, which has yet to measure both.
     """
@@ -140,20 +158,19 @@ class Classifier:
         artefact: Artefact,
         *,
         place: Placement = ON_CPU,
-        max_rows: int = 1,
-        unverified: bool = False,
+        options: ClassifierOptions = DEFAULT_OPTIONS,
         tested: bool = True,
     ) -> None:
         self.manifest: Manifest = artefact.manifest
         if self.manifest.family != FAMILY:
             raise ArtefactRefused(f"{self.manifest.name}: family {self.manifest.family} is not a {FAMILY}")
-        if tested and not unverified:
+        if tested and not options.unverified:
             _refuse_unverified(self.manifest)
         self.name = self.manifest.name
         self.version = f"{self.manifest.version}+{artefact.digest[:8]}.n{VERSION}"
         self.operating_points: OperatingPoints = self.manifest.operating_points
         self.window_penalties = self.manifest.window_penalties
-        self._max_rows = max_rows
+        self._max_rows = options.max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer, self.manifest)
@@ -162,15 +179,22 @@ class Classifier:
         if self._session.device is Device.CPU and not place.on_cpu:
             self._max_rows = 1  # a GPU was asked for, and less had to do
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
+        self._threads = ThreadPoolExecutor(options.threads, self.name) if options.threads > 1 else None
+        self._first_stage: FirstStage | None = None  # the encoder itself is what the golden rows test
         self.golden_difference = self_test(self.manifest, self) if tested else 0.0
+        if options.first_stage and self.manifest.first_stage is not None:
+            self._first_stage = read_first_stage(artefact.first_stage or b"", self.manifest.first_stage)
+            self.version += ".f"
 
     def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
         """Raises `GuardFailed` when the model fails, `InvalidVerdict` when what it says is no probability."""
         passages = [self._read(number, passage) for number, passage in enumerate(batch)]
         best: list[dict[Category, tuple[float, Slice]]] = [dict.fromkeys(CATEGORIES, (0.0, (0, 0))) for _ in batch]
-        for together in self._micro_batches(row for passage in passages for row in passage.rows):
-            for row, scores in zip(together, self._scores(together), strict=True):
-                for category, score in zip(CATEGORIES, map(float, scores), strict=True):
+        batches = tuple(self._micro_batches(row for passage in passages for row in passage.rows))
+        run = map if self._threads is None or len(batches) == 1 else self._threads.map
+        for rows, scores in zip(batches, run(self._scores, batches), strict=True):
+            for row, row_scores in zip(rows, scores, strict=True):
+                for category, score in zip(CATEGORIES, map(float, row_scores), strict=True):
                     if score > best[row.passage][category][0]:
                         best[row.passage][category] = (score, row.place)
         return [self._verdict(passage, read, worst) for passage, read, worst in zip(batch, passages, best, strict=True)]
@@ -191,7 +215,8 @@ class Classifier:
         """The text normalised, in windows; beside each window that normalising changed, the same stretch as it came;
         and what the text hides, decoded."""
         normal = normalise(passage.text)
-        calibration = self.manifest.calibration[passage.direction][language_of(normal.text)]
+        language = language_of(normal.text)
+        calibration = self.manifest.calibration[passage.direction][language]
         context = self._context(passage)
         encoding = self._tokens(normal.text)
         laid = self._windows(len(encoding), context)
@@ -208,9 +233,17 @@ class Classifier:
         for hidden in hidden_texts(passage.text, normal.text):
             self._add(hidden, (0, len(passage.text)), context, rows)
         unread = tuple(self._unread(passage, normal.text, encoding, laid.unread))
-        coverage = Coverage(1, len(passage.text), len(rows), sum(map(len, rows)), 0, unread)
-        made = tuple(_Row(number, ids, place, calibration) for ids, place in rows.items())
+        made = tuple(
+            _Row(number, ids, place, calibration)
+            for ids, place in rows.items()
+            if not self._clears(ids, passage.source, language)
+        )
+        tokens = sum(len(row.ids) for row in made)
+        coverage = Coverage(1, len(passage.text), len(made), tokens, 0, unread, len(rows) - len(made))
         return _PassageRows(made, windows_of_text, coverage)
+
+    def _clears(self, ids: Ids, source: Source, language: Language) -> bool:
+        return self._first_stage is not None and self._first_stage.clears(ids, source, language)
 
     def _add(self, text: str, place: Slice, context: Ids, rows: dict[Ids, Slice]) -> None:
         """Adds the windows over another reading of the characters at `place`."""

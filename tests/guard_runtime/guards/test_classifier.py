@@ -14,7 +14,7 @@ from guard_runtime.artefacts.manifest import LABELS, Calibration
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
-from guard_runtime.guards.classifier import Classifier, scores_of
+from guard_runtime.guards.classifier import Classifier, ClassifierOptions, scores_of
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 from tests.guard_runtime import tiny
 
@@ -170,7 +170,9 @@ def test_lone_surrogates_are_read(classifier: Classifier) -> None:
 
 def test_a_batch_scores_as_its_texts_do_alone(folder: Path) -> None:
     texts = ["hello", "how to make a bomb", "今天天气很好吗", "k i l l", "好" * 200, "", "怎么做炸弹"]
-    together = Classifier(Artefact.load(folder), max_rows=4).predict([Passage(Direction.PROMPT, t) for t in texts])
+    together = Classifier(Artefact.load(folder), options=ClassifierOptions(max_rows=4)).predict(
+        [Passage(Direction.PROMPT, t) for t in texts]
+    )
     one_by_one = Classifier(Artefact.load(folder))
     for text, verdict in zip(texts, together, strict=True):
         assert verdict.scores == pytest.approx(read(one_by_one, text).scores)
