@@ -1,5 +1,6 @@
-"""The ASGI application: which routes there are, what they need, and how each error leaves. All wiring is here."""
+"""The ASGI application: which routes there are, what they need, and how each error leaves."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,30 +18,33 @@ from starlette.routing import Route as HttpRoute
 
 from gateway.api.openapi import AZURE, document
 from gateway.api.request_body import read_body, require_few
-from gateway.clock import now
+from gateway.bugs import bug_place
 from gateway.dialects.choices.chat import Chat
 from gateway.dialects.choices.completions import Completions
-from gateway.dialects.dialect import Dialect
+from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages.messages import Messages
 from gateway.dialects.moderations import Moderations
 from gateway.dialects.prompts import Decoder
 from gateway.dialects.responses.responses import Responses
-from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, NotFound
+from gateway.errors import GatewayError, InternalError, ModelNotAllowed, ModelNotFound, NotFound
 from gateway.judging.azure_results import HEADER
 from gateway.judging.judge import Judge
 from gateway.judging.media import Readers
-from gateway.pipeline.exchange import Exchange, Gatekeeper, Route, new_id, outcome_of
+from gateway.pipeline.exchange import Exchange, Gatekeeper, Route, new_id
 from gateway.pipeline.moderation import Enquiry, Moderator
+from gateway.pipeline.record_builder import RecordBuilder
 from gateway.records.explanations import Analyst
 from gateway.records.receipts import Receipts
-from gateway.records.record import Auditor, LogSink, Record, Sink
+from gateway.records.record import Auditor, LogSink, Sink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.limits import Limits
 from gateway.tenants.tenants import Tenant, Tenants, presented
 from gateway.upstreams.boundary import refuse_forbidden
 from guard_runtime.guard import Explaining
 from guard_runtime.text.language import language_of
+
+log = logging.getLogger(__name__)
 
 MODERATIONS = Moderations()
 # Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=...
@@ -84,13 +88,7 @@ def create_app(gateway: Gateway) -> Starlette:
     served = dialects(gateway.decoders)
     routes = [
         *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
-        HttpRoute("/healthz", desk.health, methods=["GET"]),
-        HttpRoute("/readyz", desk.ready, methods=["GET"]),
-        HttpRoute("/metrics", desk.metrics, methods=["GET"]),
-        HttpRoute("/openapi.json", desk.openapi, methods=["GET"]),
-        HttpRoute("/v1/models", desk.models, methods=["GET"]),
-        HttpRoute("/v1/models/{model:path}", desk.model, methods=["GET"]),
-        HttpRoute("/v1/receipts/{case}", desk.receipt, methods=["GET"]),
+        *(HttpRoute(path, desk.page(name, serve), methods=["GET"]) for path, name, serve in desk.pages()),
         HttpRoute(MODERATIONS.path, desk.endpoint(MODERATIONS, desk.moderation), methods=["POST"]),
         *(
             HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.exchange(dialect), methods=["POST"])
@@ -107,7 +105,8 @@ def create_app(gateway: Gateway) -> Starlette:
     return app
 
 
-Serve = Callable[[Request, str], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+Serve = Callable[[Request, RecordBuilder], Awaitable[Response]]
 
 
 class _Desk:
@@ -173,38 +172,66 @@ class _Desk:
     async def receipt(self, request: Request) -> Response:
         return _json(self._receipts.find(request.path_params["case"], self._tenant(request).id))
 
-    def endpoint(self, dialect: Dialect | Moderations, serve: Serve) -> Callable[[Request], Awaitable[Response]]:
-        """`serve` under a new id; what it refuses is answered in the dialect's error shape, and recorded."""
+    def pages(self) -> tuple[tuple[str, str, Endpoint], ...]:
+        """What is served beside the dialects: path, name in records, endpoint."""
+        return (
+            ("/healthz", "health", self.health),
+            ("/readyz", "ready", self.ready),
+            ("/metrics", "metrics", self.metrics),
+            ("/openapi.json", "openapi", self.openapi),
+            ("/v1/models", "models", self.models),
+            ("/v1/models/{model:path}", "model", self.model),
+            ("/v1/receipts/{case}", "receipt", self.receipt),
+        )
+
+    def page(self, name: str, serve: Endpoint) -> Endpoint:
+        """`serve`; what it refuses is answered in OpenAI's error shape, and only a bug is recorded."""
 
         async def answer(request: Request) -> Response:
-            case = new_id()
             try:
-                return await serve(request, case)
-            except GatewayError as exc:
-                self._gatekeeper.write(
-                    Record(case, outcome_of(exc), exc.status, dialect.name, guard="", error=exc.code)
-                )
-                headers = {**exc.headers, "x-request-id": case}
-                return _json(dialect.error(exc), exc.status, headers)
+                return await serve(request)
+            except GatewayError:
+                raise
+            except Exception as bug:  # noqa: BLE001 - see `endpoint`
+                return self._failed(RecordBuilder(new_id(), name), bug, Chat().error)
 
         return answer
 
-    def exchange(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
-        async def serve(request: Request, case: str) -> Response:
-            return await self._gatekeeper.serve(await self._exchange(request, dialect, case))
+    def endpoint(self, dialect: Dialect | Moderations, serve: Serve) -> Endpoint:
+        """`serve` under a new id; what it refuses is answered in the dialect's error shape, and recorded. So is a bug
+        in what it calls: Starlette's own net would log its message, which may quote content, and record nothing."""
+
+        async def answer(request: Request) -> Response:
+            builder = RecordBuilder(new_id(), dialect.name)
+            try:
+                return await serve(request, builder)
+            except GatewayError as exc:
+                return self._gatekeeper.fail(builder, exc, dialect.error(exc))
+            except Exception as bug:  # noqa: BLE001 - the one net for bugs of dialects, upstreams, rewrites
+                return self._failed(builder, bug, dialect.error)
+
+        return answer
+
+    def _failed(self, builder: RecordBuilder, bug: Exception, shape: Callable[[GatewayError], Json]) -> Response:
+        builder.detail = bug_place(bug)
+        log.error("request %s failed: %s", builder.id, builder.detail)
+        error = InternalError(f"The gateway failed on this request. Report it to its operator as {builder.id}.")
+        return self._gatekeeper.fail(builder, error, shape(error))
+
+    def exchange(self, dialect: Dialect) -> Endpoint:
+        async def serve(request: Request, builder: RecordBuilder) -> Response:
+            return await self._gatekeeper.serve(await self._exchange(request, dialect, builder), builder)
 
         return self.endpoint(dialect, serve)
 
-    async def moderation(self, request: Request, case: str) -> Response:
-        started = now()
-        tenant = self._tenant(request)
+    async def moderation(self, request: Request, builder: RecordBuilder) -> Response:
+        builder.tenant = tenant = self._tenant(request)
         conversations = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
-        return await self._moderator.serve(Enquiry(case, tenant, conversations, started))
+        return await self._moderator.serve(Enquiry(builder.id, tenant, conversations), builder)
 
-    async def _exchange(self, request: Request, dialect: Dialect, case: str) -> Exchange:
+    async def _exchange(self, request: Request, dialect: Dialect, builder: RecordBuilder) -> Exchange:
         """The request, read and allowed. Raises `GatewayError`."""
-        started = now()
-        tenant = self._tenant(request)
+        builder.tenant = tenant = self._tenant(request)
         body = await read_body(request, self._gateway.limits)
         refuse_forbidden(body)
         if "model" in request.path_params:
@@ -212,14 +239,13 @@ class _Desk:
         require_few(body, self._gateway.limits.messages)
         conversation = dialect.read_request(body)
         return Exchange(
-            id=case,
+            id=builder.id,
             tenant=tenant,
             dialect=dialect,
             body=body,
             conversation=conversation,
             route=self._route(tenant, body["model"]),
             language=language_of(conversation.question),
-            started=started,
             created=int(datetime.now(UTC).timestamp()),
             annotated=request.headers.get(HEADER, "").lower() == "true",
         )

@@ -122,10 +122,3 @@ def _unreadable(policy: Policy, conversation: Conversation, unread: Sequence[Unr
 def is_outage(decision: Decision) -> bool:
     """Whether a block says "nobody could look" rather than "this is harmful"."""
     return decision.reason is Reason.GUARD_FAILURE and decision.action is Action.BLOCK
-
-
-def named(bug: BaseException) -> str:
-    """What was raised, by its class: a bug's own words may quote the text."""
-    if isinstance(bug, BaseExceptionGroup):
-        return ", ".join(map(named, bug.exceptions))
-    return type(bug).__name__

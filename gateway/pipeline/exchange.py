@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 import orjson
 from starlette.responses import Response
 
+from gateway.bugs import bug_place
 from gateway.clock import now
 from gateway.dialects.annotated import Annotator, annotated
-from gateway.dialects.dialect import Choice, Dialect, Json
+from gateway.dialects.dialect import Choice, Dialect, Json, Refusal
 from gateway.dialects.sse import encode
-from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
+from gateway.errors import GatewayError, GuardUnavailable, InternalError, UpstreamError, UpstreamTimeout
 from gateway.judging.azure_results import content_filter_results
-from gateway.judging.judge import Judge, Judgement, is_outage, named
+from gateway.judging.judge import Judge, Judgement, is_outage
 from gateway.judging.media import Readers
 from gateway.judging.rewrites import CannotMask, edited, mask_edits, refusal, rewrite_of
 from gateway.judging.trust import parted
-from gateway.pipeline.record_builder import Ledger
+from gateway.pipeline.record_builder import RecordBuilder
 from gateway.policy.policy import Action, OnBlock, Policy, Rewrite
 from gateway.records.record import Record, Sink
 from gateway.streaming.outcome import Ended, StreamOutcome
@@ -48,7 +49,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, read and allowed to ask. `started` is `clock.now()`, `created` seconds since 1970.
+    """One request, read and allowed to ask. `created` is in seconds since 1970.
     `annotated`: the caller asked for Azure's filter results."""
 
     id: str
@@ -58,7 +59,6 @@ class Exchange:
     conversation: Conversation
     route: Route
     language: str
-    started: float
     created: int
     annotated: bool = False
 
@@ -81,16 +81,12 @@ class Gatekeeper:
         self._sinks = tuple(sinks)
         self._readers = readers
 
-    async def serve(self, exchange: Exchange) -> Response:
-        """The reply, whatever happens on the way: a failure is a reply in the dialect's error shape."""
-        ledger = Ledger()
-        try:
-            return await self._serve(exchange, ledger)
-        except GatewayError as exc:
-            self.record(exchange, ledger, outcome=outcome_of(exc), status=exc.status, error=exc.code)
-            return self.reply(exchange, exchange.dialect.error(exc), exc.status, dict(exc.headers))
-
-    async def _serve(self, exchange: Exchange, ledger: Ledger) -> Response:
+    async def serve(self, exchange: Exchange, ledger: RecordBuilder) -> Response:
+        """The reply. Raises `GatewayError` for a failure on the way: `fail` answers and records it."""
+        ledger.admit(exchange.tenant, self._judge.version)
+        ledger.model, ledger.stream = str(exchange.body["model"]), exchange.dialect.streams(exchange.body)
+        ledger.prompt(exchange.conversation)
+        ledger.replies = []
         asked, trusted = parted(exchange.conversation, exchange.policy.trust)
         ledger.saw(Direction.PROMPT, trusted, trusted=True)
         judgement = await self._look(exchange, asked, ledger)
@@ -109,13 +105,13 @@ class Gatekeeper:
         answer = await self._ask(exchange, body, ledger)
         return await self._answered(exchange, (body, judgement), answer, ledger)
 
-    async def _look(self, exchange: Exchange, conversation: Conversation, ledger: Ledger) -> Judgement:
+    async def _look(self, exchange: Exchange, conversation: Conversation, ledger: RecordBuilder) -> Judgement:
         conversation = await self._readers.read(conversation)
         ledger.saw(conversation.direction, conversation.judged)
         try:
             judgement = await self._judge.judge(exchange.policy, conversation)
         except ExceptionGroup as bugs:
-            log.error("a guard failed: %s", named(bugs))
+            log.error("a guard failed: %s", bug_place(bugs))
             raise GuardUnavailable("The guard could not look at the content, so it was not let through.") from None
         ledger.judged(judgement)
         if is_outage(judgement.decision):
@@ -131,23 +127,33 @@ class Gatekeeper:
         except CannotMask:
             return None
 
-    def _blocked(self, exchange: Exchange, judgement: Judgement, ledger: Ledger) -> Response:
+    def _blocked(self, exchange: Exchange, judgement: Judgement, ledger: RecordBuilder) -> Response:
         if exchange.policy.on_block is OnBlock.COMPLETION:
             return self._said_instead(exchange, judgement, ledger, outcome="blocked")
         return self._refused_prompt(exchange, judgement, ledger, outcome="blocked")
 
-    def _refused_prompt(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
+    def _refused_prompt(
+        self, exchange: Exchange, judgement: Judgement, ledger: RecordBuilder, *, outcome: str
+    ) -> Response:
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
         said = replace(said, results=exchange.results(judgement))
-        self.record(exchange, ledger, outcome=outcome, status=400)
-        return self.reply(exchange, exchange.dialect.blocked_prompt(said), 400, {"x-should-retry": "false"}, judgement)
+        body = exchange.dialect.blocked_prompt(said)
+        reply = self.reply(exchange, body, 400, {"x-should-retry": "false"}, judgement)
+        self.record(ledger, outcome=outcome, status=400)
+        return reply
 
-    def _said_instead(self, exchange: Exchange, judgement: Judgement, ledger: Ledger, *, outcome: str) -> Response:
+    def _said_instead(
+        self, exchange: Exchange, judgement: Judgement, ledger: RecordBuilder, *, outcome: str
+    ) -> Response:
         """A 200 that says the refusal or the safe message; the model was not asked. A 400 where no answer can."""
         if not exchange.dialect.speaks:
             return self._refused_prompt(exchange, judgement, ledger, outcome=outcome)
         said = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id, created=exchange.created)
-        self.record(exchange, ledger, outcome=outcome, status=200)
+        reply = self._spoken(exchange, judgement, said)
+        self.record(ledger, outcome=outcome, status=200)
+        return reply
+
+    def _spoken(self, exchange: Exchange, judgement: Judgement, said: Refusal) -> Response:
         results = exchange.results(judgement)
         if exchange.dialect.streams(exchange.body):
             events = exchange.dialect.stream(exchange.body).begin(said)
@@ -160,7 +166,7 @@ class Gatekeeper:
             answer = annotated(answer, results, {})
         return self.reply(exchange, answer, 200, {}, judgement)
 
-    def _streamed(self, exchange: Exchange, body: Json, judgement: Judgement, ledger: Ledger) -> Response:
+    def _streamed(self, exchange: Exchange, body: Json, judgement: Judgement, ledger: RecordBuilder) -> Response:
         terms = Terms(
             id=exchange.id,
             created=exchange.created,
@@ -177,7 +183,7 @@ class Gatekeeper:
             ledger.streamed(outcome)
             status = outcome.error.status if outcome.error is not None and not outcome.started else 200
             error = outcome.error.code if outcome.error is not None else None
-            self.record(exchange, ledger, outcome=_STREAMED[outcome.ended], status=status, error=error)
+            self.record(ledger, outcome=_STREAMED[outcome.ended], status=status, error=error)
 
         def error(exc: GatewayError) -> Response:
             return self.reply(exchange, exchange.dialect.error(exc), exc.status, exc.headers, judgement)
@@ -185,7 +191,7 @@ class Gatekeeper:
         headers = self.headers(exchange, judgement)
         return GuardedStream(terms, self._judge, headers=headers, on_finish=finish, on_error=error)
 
-    async def _ask(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json:
+    async def _ask(self, exchange: Exchange, body: Json, ledger: RecordBuilder) -> Json:
         started = now()
         try:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
@@ -195,7 +201,7 @@ class Gatekeeper:
         return answer
 
     async def _answered(
-        self, exchange: Exchange, asked: tuple[Json, Judgement], answer: Json, ledger: Ledger
+        self, exchange: Exchange, asked: tuple[Json, Judgement], answer: Json, ledger: RecordBuilder
     ) -> Response:
         """The answer, every choice of it judged. `asked` is what the upstream was asked, and the judgement on that."""
         body, on_prompt = asked
@@ -207,17 +213,18 @@ class Gatekeeper:
             answer = annotated(answer, results, of_choices)
         judgement = max(found.values(), key=lambda judgement: judgement.decision.severity)
         outcome = _OUTCOMES[judgement.decision.action]
-        self.record(exchange, ledger, outcome=outcome, status=200)
-        return self.reply(exchange, answer, 200, {}, judgement)
+        reply = self.reply(exchange, answer, 200, {}, judgement)
+        self.record(ledger, outcome=outcome, status=200)
+        return reply
 
     async def _choice(
-        self, exchange: Exchange, body: Json, said: tuple[Json, Choice], ledger: Ledger
+        self, exchange: Exchange, body: Json, said: tuple[Json, Choice], ledger: RecordBuilder
     ) -> tuple[Json, Judgement]:
         """The answer with one choice judged, and treated as the policy says."""
         answer, choice = said
         conversation = exchange.conversation.reply(*choice.parts)
         if exchange.policy.record_text:
-            ledger.replies.append(conversation.turns[-1].text)
+            ledger.replied([conversation.turns[-1].text])
         judgement = await self._look(exchange, conversation, ledger)
         decision = judgement.decision
         if decision.action is Action.REWRITE:
@@ -238,7 +245,7 @@ class Gatekeeper:
             answer = exchange.dialect.refused(exchange.body, answer, choice.position, text)
         return answer, judgement
 
-    async def _regenerated(self, exchange: Exchange, body: Json, ledger: Ledger) -> Json | None:
+    async def _regenerated(self, exchange: Exchange, body: Json, ledger: RecordBuilder) -> Json | None:
         """Another answer that its own judgement lets through, within the policy's number of tries; None without one."""
         policy = exchange.policy
         instruction = policy.regenerate_instruction.get(exchange.language, "")
@@ -251,42 +258,27 @@ class Gatekeeper:
                 return other
         return None
 
-    def record(
-        self, exchange: Exchange, ledger: Ledger, *, outcome: str, status: int, error: str | None = None
-    ) -> None:
-        ledger.spend("total", now() - exchange.started)
+    def record(self, ledger: RecordBuilder, *, outcome: str, status: int, error: str | None = None) -> None:
         if outcome == "allowed" and any(j.decision.action is Action.REWRITE for _, j in ledger.judgements):
             outcome = "rewritten"
-        policy = exchange.policy
-        text = None
-        if policy.record_text:
-            prompt = [part.text for part in exchange.conversation.judged if part.text]
-            text = {"prompt": prompt, "response": ledger.replies}
-        self.write(
-            Record(
-                id=exchange.id,
-                outcome=outcome,
-                status=status,
-                dialect=exchange.dialect.name,
-                tenant=exchange.tenant.id,
-                model=str(exchange.body["model"]),
-                stream=exchange.dialect.streams(exchange.body),
-                policy=policy.hash,
-                guard=self._judge.version,
-                judgements=tuple(ledger.judgements),
-                read=tuple(ledger.read),
-                seconds=ledger.seconds,
-                tokens=ledger.tokens,
-                characters=ledger.characters,
-                error=error,
-                detail=ledger.detail,
-                text=text,
-            )
-        )
+        self.write(ledger.build(outcome, status, error))
 
     def write(self, record: Record) -> None:
+        """To every sink. A bug in one costs neither the reply nor the other sinks' records."""
         for sink in self._sinks:
-            sink.write(record)
+            try:
+                sink.write(record)
+            except Exception as bug:  # noqa: BLE001 - the reply is decided; what a sink raises must not change it
+                log.error("the record of %s was not written by %s: %s", record.id, type(sink).__name__, bug_place(bug))
+
+    def fail(self, ledger: RecordBuilder, error: GatewayError, body: Json) -> Response:
+        """The reply and the record of a request that ended in an error; `body` is the error in its dialect's shape."""
+        headers = {"x-request-id": ledger.id}
+        if ledger.admitted and ledger.tenant is not None:
+            headers = headers_of(ledger.id, ledger.tenant.policy, self._judge.version, None)
+        reply = Response(orjson.dumps(body), error.status, {**headers, **error.headers}, "application/json")
+        self.record(ledger, outcome=outcome_of(error), status=error.status, error=error.code)
+        return reply
 
     def headers(self, exchange: Exchange, judgement: Judgement | None) -> dict[str, str]:
         return headers_of(exchange.id, exchange.policy, self._judge.version, judgement)
@@ -353,6 +345,8 @@ def outcome_of(error: GatewayError) -> str:
             return "upstream_timeout"
         case UpstreamError():
             return "upstream_failed"
+        case InternalError():
+            return "failed"
         case _:
             return "refused"
 

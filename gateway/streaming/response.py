@@ -2,7 +2,6 @@
 
 import logging
 import math
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.bugs import bug_place
 from gateway.dialects.annotated import Annotator, by_choice, choice_of
 from gateway.dialects.dialect import Dialect, Event, Json, Refusal
 from gateway.dialects.sse import KEEP_ALIVE
@@ -110,9 +110,9 @@ class GuardedStream(Response):
             # Every failure that has a name ended the stream above, so this is a bug: ours, the dialect's, or an
             # upstream's that let something else than UpstreamError out. The caller still gets a lawful ending and the
             # record its line. A task group always raises its tasks' errors as a group; nothing else is caught here.
-            log.error("a stream failed: %s", _places(bugs))
+            log.error("a stream failed: %s", bug_place(bugs))
             error = UpstreamError("The answer could not be relayed to its end.")
-            self._ending = _Ending(Ended.FAILED, error=error, detail=_places(bugs))
+            self._ending = _Ending(Ended.FAILED, error=error, detail=bug_place(bugs))
             if caller.started and not caller.finished:
                 stream = self._terms.dialect.stream(self._terms.body)
                 await caller.finish(stream.fail(error))
@@ -301,8 +301,8 @@ class _Relay:
         except ExceptionGroup as bugs:
             # The judge meets every GuardError itself, so a guard has a bug. What the other guards would have said is
             # lost with it, so it ends the stream even where the policy lets a failing guard pass.
-            log.error("a guard failed: %s", _places(bugs))
-            found.append(_bug(_places(bugs)))
+            log.error("a guard failed: %s", bug_place(bugs))
+            found.append(_bug(bug_place(bugs)))
             self._tally.add(found[-1], choice_of(parts[0].path))
         self._judgement = together(found, Direction.RESPONSE)
         self._bell.ring()
@@ -386,11 +386,3 @@ class _Relay:
 def _bug(detail: str) -> Judgement:
     decision = Decision(Action.BLOCK, Reason.GUARD_FAILURE, Direction.RESPONSE, detail=detail)
     return Judgement(decision, (decision,), failures=(detail,))
-
-
-def _places(bugs: BaseException) -> str:
-    """What was raised and where: never an error's own words, for they may quote the text."""
-    if isinstance(bugs, BaseExceptionGroup):
-        return "; ".join(map(_places, bugs.exceptions))
-    last = traceback.extract_tb(bugs.__traceback__)[-1:]
-    return f"{type(bugs).__name__}" + "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)

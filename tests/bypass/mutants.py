@@ -359,9 +359,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "records hold no text unless the policy says so",
-        EXCHANGE,
-        "        if policy.record_text:\n",
-        "        if True:\n",
+        "gateway/pipeline/record_builder.py",
+        "if self.admitted and policy is not None and policy.record_text else None",
+        "if self.admitted else None",
         ("wire_14_leaks_no_reply_record_metric_or_log_repeats_the_content",),
     ),
     Mutant(

@@ -228,7 +228,7 @@ MUTATIONS = (
     Mutation(
         "a bug in a guard stops the stream",
         "response",
-        "            found.append(_bug(_places(bugs)))\n",
+        "            found.append(_bug(bug_place(bugs)))\n",
         "            found.append(Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)))\n",
         (Fault.GUARD_BUG,),
     ),
