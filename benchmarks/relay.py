@@ -34,8 +34,8 @@ from benchmarks import mock
 from benchmarks.load import Load, load
 from gateway.api.app import Gateway, create_app
 from gateway.api.server import Server, serve_config
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.pipeline.exchange import Route
 from gateway.policy.policy import Action, DirectionPolicy, Policy, Rule
 from gateway.records.record import LogSink
 from gateway.tenants.tenants import Tenant, Tenants, hashed

@@ -27,9 +27,9 @@ from gateway.config.schema import (
 )
 from gateway.dialects.prompts import Decoder
 from gateway.errors import ConfigError
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
 from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
-from gateway.pipeline.exchange import Route
 from gateway.upstreams.demo import Demo
 from gateway.upstreams.litellm import LiteLLM, Vendor
 from gateway.upstreams.openai import Endpoint, OpenAICompatible

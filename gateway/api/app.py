@@ -9,7 +9,6 @@ from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,12 +27,14 @@ from gateway.dialects.moderations import Moderations
 from gateway.dialects.prompts import Decoder
 from gateway.dialects.responses.responses import Responses
 from gateway.errors import GatewayError, InternalError, ModelNotAllowed, ModelNotFound, NotFound
+from gateway.exchange import Exchange, Route, new_id
 from gateway.judging.azure_results import HEADER
 from gateway.judging.judge import Judge
 from gateway.judging.media import Readers
-from gateway.pipeline.exchange import Exchange, Gatekeeper, Route, new_id
-from gateway.pipeline.moderation import Enquiry, Moderator
+from gateway.pipeline.moderation import ModerationPipeline
+from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.record_builder import RecordBuilder
+from gateway.pipeline.replies import json_reply
 from gateway.records.explanations import Analyst
 from gateway.records.receipts import Receipts
 from gateway.records.record import Auditor, LogSink, Sink
@@ -78,27 +79,27 @@ def create_app(gateway: Gateway) -> Starlette:
     receipts = Receipts()
     kept = [LogSink()] if gateway.sinks is None else gateway.sinks
     analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
-    desk = _Desk(
+    endpoints = Endpoints(
         gateway,
-        Gatekeeper(gateway.judge, (*kept, metrics, receipts, analyst), gateway.readers),
+        Pipeline(gateway.judge, (*kept, metrics, receipts, analyst), gateway.readers),
         metrics,
         receipts,
         analyst,
     )
     served = dialects(gateway.decoders)
     routes = [
-        *(HttpRoute(dialect.path, desk.exchange(dialect), methods=["POST"]) for dialect in served),
-        *(HttpRoute(path, desk.page(name, serve), methods=["GET"]) for path, name, serve in desk.pages()),
-        HttpRoute(MODERATIONS.path, desk.endpoint(MODERATIONS, desk.moderation), methods=["POST"]),
+        *(HttpRoute(dialect.path, endpoints.exchange(dialect), methods=["POST"]) for dialect in served),
+        *(HttpRoute(path, endpoints.page(name, serve), methods=["GET"]) for path, name, serve in endpoints.pages()),
+        HttpRoute(MODERATIONS.path, endpoints.endpoint(MODERATIONS, endpoints.moderation), methods=["POST"]),
         *(
-            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), desk.exchange(dialect), methods=["POST"])
+            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), endpoints.exchange(dialect), methods=["POST"])
             for dialect in served
             if dialect.name in ON_AZURE
         ),
     ]
     app = Starlette(
         routes=routes,
-        lifespan=desk.lifespan,
+        lifespan=endpoints.lifespan,
         exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
     )
     app.router.redirect_slashes = False  # a redirect would be a second way in
@@ -109,18 +110,18 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Serve = Callable[[Request, RecordBuilder], Awaitable[Response]]
 
 
-class _Desk:
+class Endpoints:
     """The endpoints."""
 
     def __init__(
-        self, gateway: Gateway, gatekeeper: Gatekeeper, metrics: Metrics, receipts: Receipts, analyst: Analyst
+        self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, analyst: Analyst
     ) -> None:
         self._gateway = gateway
         self._analyst = analyst
-        self._gatekeeper = gatekeeper
+        self._pipeline = pipeline
         self._metrics = metrics
         self._receipts = receipts
-        self._moderator = Moderator(gateway.judge, MODERATIONS, gatekeeper.write, gateway.readers)
+        self._moderations = ModerationPipeline(gateway.judge, MODERATIONS, pipeline.write, gateway.readers)
         self._up = False
 
     @asynccontextmanager
@@ -151,26 +152,26 @@ class _Desk:
         down = [guard.name for guard in self._gateway.judge.guards if not guard.alive]
         up = self._up and not down
         body = {"ready": up, "guard": self._gateway.judge.version, "down": down}
-        return _json(body, status=200 if up else 503)
+        return json_reply(body, status=200 if up else 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return _json(document(self._gateway.version))
+        return json_reply(document(self._gateway.version))
 
     async def models(self, request: Request) -> Response:
         tenant = self._tenant(request)
-        return _json({"object": "list", "data": [_model(name) for name in self._allowed(tenant)]})
+        return json_reply({"object": "list", "data": [_model(name) for name in self._allowed(tenant)]})
 
     async def model(self, request: Request) -> Response:
         tenant = self._tenant(request)
         name = request.path_params["model"]
         self._route(tenant, name)
-        return _json(_model(name))
+        return json_reply(_model(name))
 
     async def receipt(self, request: Request) -> Response:
-        return _json(self._receipts.find(request.path_params["case"], self._tenant(request).id))
+        return json_reply(self._receipts.find(request.path_params["case"], self._tenant(request).id))
 
     def pages(self) -> tuple[tuple[str, str, Endpoint], ...]:
         """What is served beside the dialects: path, name in records, endpoint."""
@@ -206,7 +207,7 @@ class _Desk:
             try:
                 return await serve(request, builder)
             except GatewayError as exc:
-                return self._gatekeeper.fail(builder, exc, dialect.error(exc))
+                return self._pipeline.fail(builder, exc, dialect.error(exc))
             except Exception as bug:  # noqa: BLE001 - the one net for bugs of dialects, upstreams, rewrites
                 return self._failed(builder, bug, dialect.error)
 
@@ -216,18 +217,18 @@ class _Desk:
         builder.detail = bug_place(bug)
         log.error("request %s failed: %s", builder.id, builder.detail)
         error = InternalError(f"The gateway failed on this request. Report it to its operator as {builder.id}.")
-        return self._gatekeeper.fail(builder, error, shape(error))
+        return self._pipeline.fail(builder, error, shape(error))
 
     def exchange(self, dialect: Dialect) -> Endpoint:
         async def serve(request: Request, builder: RecordBuilder) -> Response:
-            return await self._gatekeeper.serve(await self._exchange(request, dialect, builder), builder)
+            return await self._pipeline.serve(await self._exchange(request, dialect, builder), builder)
 
         return self.endpoint(dialect, serve)
 
     async def moderation(self, request: Request, builder: RecordBuilder) -> Response:
         builder.tenant = tenant = self._tenant(request)
-        conversations = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
-        return await self._moderator.serve(Enquiry(builder.id, tenant, conversations), builder)
+        inputs = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
+        return await self._moderations.serve(tenant, inputs, builder)
 
     async def _exchange(self, request: Request, dialect: Dialect, builder: RecordBuilder) -> Exchange:
         """The request, read and allowed. Raises `GatewayError`."""
@@ -271,14 +272,10 @@ def _model(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "libragate"}
 
 
-def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
-
-
 async def _render(request: Request, exc: Exception) -> Response:
     if not isinstance(exc, GatewayError):
         raise exc
-    return _json(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+    return json_reply(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
 async def _unknown_route(request: Request, exc: Exception) -> Response:

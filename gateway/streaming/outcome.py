@@ -8,7 +8,7 @@ from gateway.dialects.dialect import Channel, Event
 from gateway.dialects.fields import added, dotted
 from gateway.errors import GatewayError
 from gateway.judging.judge import Judgement
-from gateway.policy.policy import Decision, worst_of
+from gateway.policy.policy import Action, Decision, worst_of
 from gateway.records.record import Read
 from gateway.streaming.gate import Gate
 from guard_runtime.conversation import Direction, Part
@@ -62,6 +62,11 @@ class StreamOutcome:
     detail: str = ""
     text: Mapping[Channel, str] | None = None
     withheld: tuple[Part, ...] = ()
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether any check changed the answer: masked it, or had the model asked again."""
+        return self.judgement is not None and self.judgement.decision.action is Action.REWRITE
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,18 +13,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.bugs import bug_place
 from gateway.dialects.annotated import Annotator, by_choice, choice_of
-from gateway.dialects.dialect import Dialect, Event, Json, Refusal
+from gateway.dialects.dialect import Event, Json, Refusal
 from gateway.dialects.sse import KEEP_ALIVE
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, UpstreamTimeout
+from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
-from gateway.judging.judge import Judge, Judgement, is_outage, together
-from gateway.judging.rewrites import mask_label, refusal, rewrite_of
-from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, StreamMode
+from gateway.judging.judge import Judge, Judgement, together
+from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, remedy
+from gateway.judging.rewrites import mask_label, refusal
+from gateway.policy.policy import Action, Decision, Reason, StreamMode
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome, Tally
 from gateway.streaming.pipes import Bell, Caller, Inbox
-from gateway.upstreams.upstream import Upstream
-from guard_runtime.conversation import Conversation, Direction, Part
+from guard_runtime.conversation import Direction, Part
 from guard_runtime.verdict import Span
 
 KEEP_ALIVE_AFTER = 10.0
@@ -32,25 +34,8 @@ KEEP_ALIVE_AFTER = 10.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What one streamed answer is held to, fixed when its request was let through. `body` is what the upstream is
-    asked; `created` is in seconds since 1970. `annotations`, where they are asked for, are what the prompt's check
-    found."""
-
-    id: str
-    created: int
-    language: str
-    policy: Policy
-    conversation: Conversation
-    dialect: Dialect
-    upstream: Upstream
-    body: Json
-    annotations: Json | None = None
-
-
 class GuardedStream(Response):
-    """Relays one answer through the gate to the caller.
+    """Relays one answer through the gate to the caller. `exchange` is the request as its upstream is asked.
 
     The response starts with the first bytes that may leave: a failure before that is `on_error`'s reply, with its own
     status. `on_finish` is called exactly once, whatever happens, and before this returns. The task group opens and
@@ -61,7 +46,7 @@ class GuardedStream(Response):
 
     def __init__(
         self,
-        terms: Terms,
+        exchange: Exchange,
         judge: Judge,
         *,
         headers: Mapping[str, str],
@@ -71,16 +56,16 @@ class GuardedStream(Response):
         self.status_code = 200
         self.background = None
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
-        self._terms = terms
+        self._exchange = exchange
         self._judge = judge
         self._on_finish = on_finish
         self._on_error = on_error
-        self._tally = Tally(terms.policy.record_text)
+        self._tally = Tally(exchange.policy.record_text)
         self._ending = _Ending(Ended.SHUT_DOWN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        caller = Caller(send, start, self._terms.policy.stream.idle_timeout, self._annotator())
+        caller = Caller(send, start, self._exchange.policy.stream.idle_timeout, self._annotator())
         try:
             await self._answer(caller, receive)
         finally:
@@ -90,7 +75,7 @@ class GuardedStream(Response):
 
     def _annotator(self) -> Annotator | None:
         """What puts Azure's annotations into the events, where they were asked for."""
-        prompt, tally = self._terms.annotations, self._tally
+        prompt, tally = self._exchange.prompt_results, self._tally
         if prompt is None:
             return None
 
@@ -114,7 +99,7 @@ class GuardedStream(Response):
             error = UpstreamError("The answer could not be relayed to its end.")
             self._ending = _Ending(Ended.FAILED, error=error, detail=bug_place(bugs))
             if caller.started and not caller.finished:
-                stream = self._terms.dialect.stream(self._terms.body)
+                stream = self._exchange.dialect.stream(self._exchange.body)
                 await caller.finish(stream.fail(error))
 
     async def _until_left(self, receive: Receive, scope: anyio.CancelScope) -> None:
@@ -125,17 +110,17 @@ class GuardedStream(Response):
         scope.cancel()
 
     async def _relay(self, caller: Caller, tasks: TaskGroup) -> None:
-        terms, policy = self._terms, self._terms.policy
+        exchange, policy = self._exchange, self._exchange.policy
         deadline = anyio.current_time() + policy.stream.timeout
-        body = terms.body
+        body = exchange.body
         # Asking again gives one answer: a caller who wants several gets the safe message in each of them.
-        tries = policy.max_regenerations if (terms.body.get("n") or 1) == 1 else 0
+        tries = policy.max_regenerations if (body.get("n") or 1) == 1 else 0
         for further in reversed(range(tries + 1)):
-            relay = _Relay(terms, body, self._judge, caller, self._tally)
+            relay = _Relay(exchange, body, self._judge, caller, self._tally)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
             if not ending.again:
                 break
-            body = terms.dialect.instructed(terms.body, policy.regenerate_instruction.get(terms.language, ""))
+            body = exchange.dialect.instructed(exchange.body, policy.regenerate_instruction.get(exchange.language, ""))
         self._ending = ending
         if ending.error is None or caller.started:
             await caller.finish(ending.events)
@@ -178,16 +163,16 @@ class _Relay:
     """One upstream's stream, through one gate, to the caller. The reader and the check are tasks of their own; all
     that is decided is decided in `run`."""
 
-    def __init__(self, terms: Terms, body: Json, judge: Judge, caller: Caller, tally: Tally) -> None:
-        self._terms = terms
-        self._settings = terms.policy.stream
+    def __init__(self, exchange: Exchange, body: Json, judge: Judge, caller: Caller, tally: Tally) -> None:
+        self._exchange = exchange
+        self._settings = exchange.policy.stream
         self._body = body
         self._judge = judge
         self._caller = caller
         self._tally = tally
-        self._stream = terms.dialect.stream(body)
-        question = terms.conversation.question
-        self._gate = Gate(self._settings, lambda label: mask_label(label, terms.language), question=question)
+        self._stream = exchange.dialect.stream(body)
+        question = exchange.conversation.question
+        self._gate = Gate(self._settings, lambda label: mask_label(label, exchange.language), question=question)
         self._bell = Bell()
         self._inbox = Inbox(self._bell)
         self._reading = anyio.CancelScope()
@@ -283,7 +268,7 @@ class _Relay:
 
     async def _read_all(self) -> None:
         """The upstream's events, up to and with its closing one: what comes behind that, no caller would see."""
-        async with self._terms.upstream.stream(self._terms.dialect.path, self._body) as events:
+        async with self._exchange.route.upstream.stream(self._exchange.dialect.path, self._body) as events:
             self._listening = anyio.current_time()
             async for event in events:
                 self._listening = None
@@ -293,79 +278,71 @@ class _Relay:
                 self._listening = anyio.current_time()
 
     async def _check(self, parts: tuple[Part, ...]) -> None:
-        found: list[Judgement] = []
+        judgements: dict[int, Judgement] = {}
         try:
             async with anyio.create_task_group() as tasks:
-                for choice, own in (by_choice(parts) if self._terms.dialect.annotates else {0: parts}).items():
-                    tasks.start_soon(self._check_choice, choice, own, found, tasks.cancel_scope)
+                for choice, own in (by_choice(parts) if self._exchange.dialect.annotates else {0: parts}).items():
+                    tasks.start_soon(self._check_choice, choice, own, judgements, tasks.cancel_scope)
         except ExceptionGroup as bugs:
-            # The judge meets every GuardError itself, so a guard has a bug. What the other guards would have said is
-            # lost with it, so it ends the stream even where the policy lets a failing guard pass.
+            # The judge turns every GuardError into a decision, so a guard has a bug. What the other guards would have
+            # said is lost with it, so it ends the stream even where the policy lets a failing guard pass.
             log.error("a guard failed: %s", bug_place(bugs))
-            found.append(_bug(bug_place(bugs)))
-            self._tally.add(found[-1], choice_of(parts[0].path))
-        self._judgement = together(found, Direction.RESPONSE)
+            choice = choice_of(parts[0].path)
+            judgements[choice] = _bug(bug_place(bugs))
+            self._tally.add(judgements[choice], choice)
+        self._judgement = together(tuple(judgements.values()), Direction.RESPONSE)
         self._bell.ring()
 
     async def _check_choice(
-        self, choice: int, parts: Sequence[Part], found: list[Judgement], others: anyio.CancelScope
+        self, choice: int, parts: Sequence[Part], judgements: dict[int, Judgement], others: anyio.CancelScope
     ) -> None:
-        judgement = await self._judge.judge(self._terms.policy, self._terms.conversation.reply(*parts))
+        judgement = await self._judge.judge(self._exchange.policy, self._exchange.conversation.reply(*parts))
         self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that
-        found.append(judgement)
-        if self._ends(judgement):
-            others.cancel()
+        judgements[choice] = judgement
+        if not isinstance(self._remedy(judgement), Pass | Mask):
+            others.cancel()  # the stream cannot go on, whatever the other choices' checks say
 
-    def _ends(self, judgement: Judgement) -> bool:
-        """Whether the stream cannot go on, whatever is said of its other choices."""
-        action = judgement.decision.action
-        return action is Action.BLOCK or (action is Action.REWRITE and self._spans(judgement) is None)
+    def _remedy(self, judgement: Judgement) -> Remedy:
+        """What the judgement does to the parts of this check. Text that has left cannot be masked."""
+        found = remedy(judgement, self._parts)
+        if isinstance(found, Mask) and self._settings.mode is StreamMode.ASYNC:
+            return Replace(judgement.decision)
+        return found
 
     def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check means for the stream: an ending, or None where it may go on."""
-        decision = judgement.decision
-        spans: Sequence[Span] = ()
-        if decision.action is Action.BLOCK:
-            return self._blocked(decision)
-        if decision.action is Action.REWRITE:
-            found = self._spans(judgement)
-            if found is None:
-                return self._said_instead(judgement, may_ask_again)
-            spans = found
+        found = self._remedy(judgement)
+        match found:
+            case Pass():
+                self._clear(judgement, ())
+                return None
+            case Mask(spans):
+                self._clear(judgement, spans)
+                return None
+            case Outage(decision):
+                error = GuardUnavailable("The safety check could not be completed, so the answer was stopped.")
+                ending = self._stream.stop(self._refusal(decision))
+                return _Ending(Ended.GUARD_UNAVAILABLE, ending, error, decision.detail)
+            case Regenerate() if may_ask_again and not self._sent:
+                return _Ending(Ended.REWRITTEN, again=True)
+            case Regenerate(decision) | Replace(decision):
+                return self._replaced(decision)
+            case _:
+                assert_never(found)
+
+    def _clear(self, judgement: Judgement, spans: Sequence[Span]) -> None:
         self._gate.clear(spans, risk=max((verdict.risk for verdict in judgement.verdicts), default=1.0))
-        return None
 
-    def _spans(self, judgement: Judgement) -> Sequence[Span] | None:
-        """What to mask; None where a mask is not what was asked for, or cannot be put on."""
-        rewrites = [decision for decision in judgement.decisions if decision.action is Action.REWRITE]
-        masks = all(decision.rewrite is Rewrite.MASK for decision in rewrites)
-        if not masks or self._settings.mode is StreamMode.ASYNC:
-            return None
-        wanted = {decision.category for decision in rewrites}
-        spans = [span for span in judgement.spans if span.category in wanted]
-        texts = {part.path: part.text for part in self._parts if part.text is not None}
-        if wanted - {span.category for span in spans}:
-            return None
-        if any(not 0 <= span.start < span.end <= len(texts.get(span.path, "")) for span in spans):
-            return None
-        return spans
-
-    def _blocked(self, decision: Decision) -> _Ending:
-        said = self._refusal(decision)
-        if is_outage(decision):
-            error = GuardUnavailable("The guard could not look at the answer, so it was not let through.")
-            return _Ending(Ended.GUARD_UNAVAILABLE, self._stream.stop(said), error, decision.detail)
-        return _Ending(Ended.BLOCKED, self._stream.stop(said))
-
-    def _said_instead(self, judgement: Judgement, may_ask_again: bool) -> _Ending:
-        if rewrite_of(judgement) is Rewrite.REGENERATE and may_ask_again and not self._sent:
-            return _Ending(Ended.REWRITTEN, again=True)
-        return _Ending(Ended.REWRITTEN, self._stream.replace(self._refusal(judgement.decision)))
+    def _replaced(self, decision: Decision) -> _Ending:
+        words = self._refusal(decision)
+        if decision.action is Action.BLOCK:
+            return _Ending(Ended.BLOCKED, self._stream.stop(words))
+        return _Ending(Ended.REWRITTEN, self._stream.replace(words))
 
     def _refusal(self, decision: Decision) -> Refusal:
         self._tally.withheld = self._parts
-        terms = self._terms
-        return refusal(terms.policy, decision, terms.language, id=terms.id, created=terms.created)
+        exchange = self._exchange
+        return refusal(exchange.policy, decision, exchange.language, id=exchange.id, created=exchange.created)
 
     def _end(self) -> _Ending:
         """All that came in has been judged and has left."""

@@ -14,7 +14,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-EXCHANGE, JUDGE, APP = "gateway/pipeline/exchange.py", "gateway/judging/judge.py", "gateway/api/app.py"
+PIPELINE, JUDGE, APP = "gateway/pipeline/pipeline.py", "gateway/judging/judge.py", "gateway/api/app.py"
 GATE, STREAMING, CHANNEL = "gateway/streaming/gate.py", "gateway/streaming/response.py", "gateway/streaming/channel.py"
 CHAT, CHAT_STREAM, FIELDS = (
     "gateway/dialects/choices/chat.py",
@@ -35,9 +35,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "what was decided of the prompt is done",
-        EXCHANGE,
-        "match judgement.decision.action:\n            case Action.BLOCK:",
-        "match Action.ALLOW:\n            case Action.BLOCK:",
+        PIPELINE,
+        "        found = _remedy(judgement, prompt)\n",
+        "        found = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
             "wire_02_stream_true_is_guarded_on_the_way_in",
@@ -56,9 +56,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "what was decided of an answer is done",
-        EXCHANGE,
-        "        if decision.action >= Action.REWRITE:\n",
-        "        if False:\n",
+        PIPELINE,
+        "        return exchange.dialect.refused(exchange.body, answer, choice.position, text), judgement\n",
+        "        return answer, judgement\n",
         ("wire_02_stream_true_or_not_every_dialect_is_guarded_on_the_way_out",),
     ),
     Mutant(
@@ -71,8 +71,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a block ends the stream",
         STREAMING,
-        "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
-        "",
+        "            case Regenerate(decision) | Replace(decision):\n                return self._replaced(decision)\n",
+        "            case Regenerate(decision) | Replace(decision):\n"
+        "                if decision.action is Action.BLOCK:\n                    return self._clear(judgement, ())\n"
+        "                return self._replaced(decision)\n",
         (
             "wire_02_an_upstream_that_fails_in_the_middle_releases_nothing_unread",
             "wire_06_tool_call_arguments_are_read_while_split_over_deltas",
@@ -87,7 +89,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "every choice is judged",
-        EXCHANGE,
+        PIPELINE,
         "for choice in exchange.dialect.read_answer(answer, exchange.body):",
         "for choice in exchange.dialect.read_answer(answer, exchange.body)[1:]:",
         (
@@ -125,8 +127,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "media is put into words",
-        EXCHANGE,
-        "        conversation = await self._readers.read(conversation)\n",
+        PIPELINE,
+        "        prompt = await self._readers.read(prompt)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
     ),
@@ -296,7 +298,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a guard's bug is met",
-        EXCHANGE,
+        PIPELINE,
         "except ExceptionGroup as bugs:",
         "except ZeroDivisionError as bugs:",
         (
@@ -338,8 +340,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the model is asked by its own name",
-        EXCHANGE,
-        'body = {**body, "model": exchange.route.model}',
+        "gateway/exchange.py",
+        'body = {**body, "model": self.route.model}',
         "body = {**body}",
         ("wire_13_the_model_gets_the_object_that_was_judged",),
     ),
@@ -366,31 +368,31 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "scores are told where the policy says so",
-        EXCHANGE,
+        "gateway/pipeline/replies.py",
         "if policy.expose_scores and judgement is not None:",
         "if judgement is not None:",
         ("wire_14_leaks_scores_are_no_oracle",),
     ),
     Mutant(
         "an outage is no verdict",
-        EXCHANGE,
-        "        if is_outage(judgement.decision):\n",
-        "        if False:\n",
+        PIPELINE,
+        "    if isinstance(found, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
+        "    if isinstance(found, Outage):\n        return Replace(found.decision)\n",
         ("wire_14_leaks_an_outage_and_a_verdict_are_two_things_to_the_caller",),
     ),
     Mutant(
         "another answer is judged too",
-        EXCHANGE,
-        "            if judgement.decision.action < Action.REWRITE:\n                return other",
-        "            return other",
+        PIPELINE,
+        "            if isinstance(_remedy(judgement, reply), Pass):\n",
+        "            if True:\n",
         ("wire_15_retry_every_answer_that_is_asked_for_again_is_judged",),
     ),
     Mutant(
         "a prompt is judged once",
-        EXCHANGE,
-        "        judgement = await self._look(exchange, asked, ledger)\n",
-        "        await self._look(exchange, asked, ledger)\n"
-        "        judgement = await self._look(exchange, asked, ledger)\n",
+        PIPELINE,
+        "        judgement = await self._judged(exchange, prompt, builder)\n",
+        "        await self._judged(exchange, prompt, builder)\n"
+        "        judgement = await self._judged(exchange, prompt, builder)\n",
         ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
     ),
     Mutant(

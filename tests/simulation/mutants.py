@@ -11,8 +11,16 @@ from types import ModuleType
 from gateway.streaming.response import GuardedStream
 from tests.simulation.world import Fault
 
-ROOM = Path(__file__).parent.parent.parent / "gateway" / "streaming"
-MODULES = ("channel", "gate", "pipes", "outcome", "response")
+GATEWAY = Path(__file__).parent.parent.parent / "gateway"
+ROOMS = {
+    "remedy": "judging",
+    "channel": "streaming",
+    "gate": "streaming",
+    "pipes": "streaming",
+    "outcome": "streaming",
+    "response": "streaming",
+}
+"""The modules that are copied, and their rooms."""
 _numbers = itertools.count()
 
 
@@ -34,20 +42,20 @@ def mutant(mutation: Mutation) -> Iterator[type[GuardedStream]]:
     """The guarded stream as it would be with this one line broken."""
     package = f"mutant_{next(_numbers)}"
     try:
-        for name in MODULES:
-            source = (ROOM / f"{name}.py").read_text(encoding="utf-8")
+        for name, room in ROOMS.items():
+            source = (GATEWAY / room / f"{name}.py").read_text(encoding="utf-8")
             if name == mutation.module:
                 if source.count(mutation.old) != 1:
                     raise LookupError(f"{mutation.breaks}: {mutation.old!r} stands {source.count(mutation.old)} times")
                 source = source.replace(mutation.old, mutation.new)
-            for other in MODULES:
-                source = source.replace(f"from gateway.streaming.{other} import", f"from {package}.{other} import")
+            for other, its_room in ROOMS.items():
+                source = source.replace(f"from gateway.{its_room}.{other} import", f"from {package}.{other} import")
             module = ModuleType(f"{package}.{name}")
             sys.modules[module.__name__] = module
             exec(compile(source, f"{name}.py ({mutation.breaks})", "exec"), module.__dict__)
         yield sys.modules[f"{package}.response"].GuardedStream
     finally:
-        for name in MODULES:
+        for name in ROOMS:
             sys.modules.pop(f"{package}.{name}", None)
 
 
@@ -202,41 +210,45 @@ MUTATIONS = (
     Mutation(
         "a block stops the stream",
         "response",
-        "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
-        "",
+        "            case Regenerate(decision) | Replace(decision):\n                return self._replaced(decision)\n",
+        "            case Regenerate(decision) | Replace(decision):\n"
+        "                if decision.action is Action.BLOCK:\n                    return self._clear(judgement, ())\n"
+        "                return self._replaced(decision)\n",
     ),
     Mutation(
         "a rewrite that is no mask stops the stream",
         "response",
-        "                return self._said_instead(judgement, may_ask_again)\n",
-        "                found = ()\n",
+        "            case Regenerate(decision) | Replace(decision):\n                return self._replaced(decision)\n",
+        "            case Regenerate(decision) | Replace(decision):\n"
+        "                if decision.action is Action.REWRITE:\n                    return self._clear(judgement, ())\n"
+        "                return self._replaced(decision)\n",
     ),
     Mutation(
         "an astray span is no mask",
-        "response",
-        "        if any(not 0 <= span.start < span.end",
-        "        if False and any(not 0 <= span.start < span.end",
+        "remedy",
+        "    if any(not 0 <= span.start < span.end",
+        "    if False and any(not 0 <= span.start < span.end",
         (Fault.SPANS_ASTRAY,),
     ),
     Mutation(
         "an outage has its own ending",
         "response",
-        "        if is_outage(decision):\n",
-        "        if False:\n",
+        "            case Outage(decision):\n                error",
+        "            case Outage(decision):\n                return self._replaced(decision)\n                error",
         (Fault.GUARD_RAISES,),
     ),
     Mutation(
         "a bug in a guard stops the stream",
         "response",
-        "            found.append(_bug(bug_place(bugs)))\n",
-        "            found.append(Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)))\n",
+        "            judgements[choice] = _bug(bug_place(bugs))\n",
+        "            judgements[choice] = Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE))\n",
         (Fault.GUARD_BUG,),
     ),
     Mutation(
         "the model is not asked again once something has left",
         "response",
-        "and may_ask_again and not self._sent:",
-        "and may_ask_again:",
+        "if may_ask_again and not self._sent:",
+        "if may_ask_again:",
         first=188,
     ),
     Mutation(
@@ -354,8 +366,8 @@ MUTATIONS = (
     Mutation(
         "the driver is woken when a check is over",
         "response",
-        "        self._judgement = together(found, Direction.RESPONSE)\n        self._bell.ring()\n",
-        "        self._judgement = together(found, Direction.RESPONSE)\n",
+        "(tuple(judgements.values()), Direction.RESPONSE)\n        self._bell.ring()\n",
+        "(tuple(judgements.values()), Direction.RESPONSE)\n",
     ),
     Mutation(
         "a check that is over is recorded",

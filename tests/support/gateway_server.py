@@ -15,9 +15,9 @@ from openai import OpenAI
 
 from gateway.api.app import Gateway, create_app
 from gateway.api.server import serve_config
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
 from gateway.judging.media import Readers
-from gateway.pipeline.exchange import Route
 from gateway.policy.policy import Action, DirectionPolicy, Policy, Rewrite, Rule
 from gateway.records.record import MemorySink
 from gateway.tenants.limits import Limits

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gateway.errors import BadRequest, GuardUnavailable, UpstreamError, UpstreamTimeout
-from gateway.pipeline.exchange import outcome_of
+from gateway.pipeline.replies import outcome_of
 from gateway.records.record import Record
 from gateway.streaming.outcome import Ended
 from gateway.telemetry.metrics import Metrics
