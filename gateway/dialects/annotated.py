@@ -51,7 +51,7 @@ class Annotator:
                 continue
             if not self._opened:
                 self._opened = True
-                stamp = {key: event.data[key] for key in STAMP & event.data.keys() if only_names(event.data[key])}
+                stamp = {key: value for key, value in event.data.items() if key in STAMP and only_names(value)}
                 leaving.append(Event({**stamp, "choices": [], "prompt_filter_results": _of_prompt(self._prompt)}))
             leaving.append(Event({**event.data, "choices": [*map(self._choice, event.data["choices"])]}, event.name))
         return leaving

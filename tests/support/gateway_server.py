@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
 from openai import OpenAI
+from starlette.types import ASGIApp
 
 from gateway.api.app import Gateway, create_app
 from gateway.api.server import serve_config
@@ -71,15 +72,18 @@ class Parts:
         )
 
 
-@contextmanager
-def served(gateway: Gateway) -> Iterator[str]:
+def served(gateway: Gateway) -> AbstractContextManager[str]:
     """The gateway's address while it serves."""
+    return running(create_app(gateway), gateway.limits)
+
+
+@contextmanager
+def running(app: ASGIApp, limits: Limits) -> Iterator[str]:
+    """The application's address while it is served."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = serve_config(
-        create_app(gateway), host="127.0.0.1", port=port, header_seconds=gateway.limits.header_seconds
-    )
+    config = serve_config(app, host="127.0.0.1", port=port, header_seconds=limits.header_seconds)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, MAX_INDEX, NO_USAGE, is_index
+from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, MAX_INDEX, NO_USAGE, is_index
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
 from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
 from gateway.dialects.openai_errors import error_body
@@ -56,7 +56,7 @@ class ChoiceStream:
         if isinstance(event.data.get("usage"), Mapping) and only_names(event.data["usage"]):
             self._usage = event.data["usage"]
         deltas = [Delta(("chunk", key), None) for key in unread(event.data, ANSWER_KNOWN, ANSWER_NAMES)]
-        deltas += joined_texts(event.data, dict.fromkeys(ANSWER_KNOWN - {"choices"}, Kind.TEXT), ("chunk",))
+        deltas += joined_texts(event.data, dict.fromkeys(BESIDE, Kind.TEXT), ("chunk",))
         indices: set[int] = set()
         for choice in objects(event.data.get("choices"), "choices"):
             index = choice.get("index")
@@ -81,9 +81,7 @@ class ChoiceStream:
         if event.data is None:
             self._done_sent = True
             return
-        for key in STAMP & event.data.keys():
-            if only_names(event.data[key]):
-                self._stamp[key] = event.data[key]
+        self._stamp |= {key: value for key, value in event.data.items() if key in STAMP and only_names(value)}
         choices = event.data.get("choices")
         if event.data.get("usage") and not choices:
             self._usage_sent = True

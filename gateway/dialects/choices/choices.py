@@ -25,7 +25,8 @@ ANSWER_NAMES = frozenset(
         "prompt_filter_results",
     }
 )
-ANSWER_KNOWN = frozenset({"choices", "citations", "search_results", "provider"})
+BESIDE = ("citations", "search_results", "provider")
+ANSWER_KNOWN = frozenset({"choices", *BESIDE})
 CHOICE_NAMES = frozenset(
     {"index", "finish_reason", "native_finish_reason", "content_filter_results", "content_filter_offsets"}
 )
@@ -58,7 +59,7 @@ def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Pa
 
 
 def _beside(answer: Json) -> Iterator[Part]:
-    for name in ANSWER_KNOWN - {"choices"}:
+    for name in BESIDE:
         yield from joined(answer.get(name), (name,), Kind.TEXT)
     yield from strangers(answer, (), ANSWER_KNOWN, ANSWER_NAMES)
 
