@@ -10,7 +10,7 @@ from gateway.policy.policy import Action, Decision, Policy, Reason, decide, wors
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardError, GuardTimeout
 from guard_runtime.guard import Guard
-from guard_runtime.verdict import Coverage, Span, Unread, Verdict
+from guard_runtime.verdict import Coverage, Span, Unread, UnreadReason, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,10 @@ class Judge:
             async with anyio.create_task_group() as tasks:
                 for guard in self.guards:
                     tasks.start_soon(self._ask, guard, policy, conversation, answers)
-        unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
+        unread = (
+            *(Unread(part.path, UnreadReason.MEDIA) for part in conversation.unreadable),
+            *_unread_by_all(answers.verdicts),
+        )
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
         return Judgement(

@@ -14,7 +14,7 @@ from gateway.judging.media import Readers
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import headers_of, json_reply
 from gateway.policy.policy import Policy
-from gateway.records.record import Record
+from gateway.records.record import Outcome, Record
 from gateway.tenants.tenants import Tenant
 from guard_runtime.conversation import Conversation
 
@@ -52,7 +52,7 @@ class ModerationPipeline:
         answer = self._dialect.answer(builder.id, guard, findings, scores=policy.expose_scores)
         worst = max(judgements, key=lambda judgement: judgement.decision.severity)
         reply = json_reply(answer, 200, headers_of(builder.id, policy, guard, worst))
-        self._write(builder.build("moderated", 200))
+        self._write(builder.build(Outcome.MODERATED, 200))
         return reply
 
     async def _judged(self, policy: Policy, inputs: Sequence[Conversation]) -> list[Judgement]:

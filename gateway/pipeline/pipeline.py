@@ -29,8 +29,8 @@ from gateway.pipeline.replies import (
     refusal_reply,
 )
 from gateway.policy.policy import Action, OnBlock
-from gateway.records.record import Record, Sink
-from gateway.streaming.outcome import Ended, StreamOutcome
+from gateway.records.record import Outcome, Record, Sink
+from gateway.streaming.outcome import StreamOutcome
 from gateway.streaming.response import GuardedStream
 from guard_runtime.conversation import Conversation, Direction
 
@@ -96,7 +96,7 @@ class Pipeline:
         as_error = (blocked and exchange.policy.on_block is OnBlock.ERROR) or not exchange.dialect.speaks
         write = blocked_reply if as_error else refusal_reply
         reply = write(exchange, self._judge.version, judgement)
-        self.write(builder.build("blocked" if blocked else "rewritten", reply.status_code))
+        self.write(builder.build(Outcome.BLOCKED if blocked else Outcome.REWRITTEN, reply.status_code))
         return reply
 
     def _streamed(self, asked: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
@@ -106,9 +106,7 @@ class Pipeline:
         def finish(ended: StreamOutcome) -> None:
             builder.streamed(ended)
             status = ended.error.status if ended.error is not None and not ended.started else 200
-            outcome = _STREAMED[ended.ended]
-            if outcome == "allowed" and (masked or ended.rewritten):
-                outcome = "rewritten"
+            outcome = Outcome.REWRITTEN if masked and ended.outcome is Outcome.ALLOWED else ended.outcome
             self.write(builder.build(outcome, status, ended.error.code if ended.error is not None else None))
 
         return GuardedStream(
@@ -212,20 +210,8 @@ def _remedy(judgement: Judgement, conversation: Conversation) -> Pass | Mask | R
 
 
 _OUTCOMES = {
-    Action.ALLOW: "allowed",
-    Action.LOG: "allowed",
-    Action.REWRITE: "rewritten",
-    Action.BLOCK: "blocked",
-}
-
-_STREAMED = {
-    Ended.COMPLETE: "allowed",
-    Ended.BLOCKED: "blocked",
-    Ended.REWRITTEN: "rewritten",
-    Ended.GUARD_UNAVAILABLE: "guard_unavailable",
-    Ended.CLIENT_LEFT: "client_left",
-    Ended.UPSTREAM_FAILED: "upstream_failed",
-    Ended.TIMEOUT: "upstream_timeout",
-    Ended.FAILED: "failed",
-    Ended.SHUT_DOWN: "shut_down",
+    Action.ALLOW: Outcome.ALLOWED,
+    Action.LOG: Outcome.ALLOWED,
+    Action.REWRITE: Outcome.REWRITTEN,
+    Action.BLOCK: Outcome.BLOCKED,
 }

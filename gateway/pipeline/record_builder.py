@@ -8,7 +8,8 @@ from gateway.clock import now
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
-from gateway.records.record import Read, Record
+from gateway.records.record import Outcome, Read, Record, Seen
+from gateway.records.stream_stats import StreamStats
 from gateway.streaming.outcome import StreamOutcome
 from gateway.tenants.tenants import Tenant
 from guard_runtime.conversation import Conversation, Direction, Part
@@ -30,7 +31,7 @@ class RecordBuilder:
     judgements: list[tuple[Direction, Judgement]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
-    characters: dict[str, int] = field(default_factory=dict)
+    stats: StreamStats | None = None
     prompts: list[str] = field(default_factory=list)
     replies: list[str] | None = None
     read: list[Read] = field(default_factory=list)
@@ -55,10 +56,10 @@ class RecordBuilder:
     def saw(self, direction: Direction, parts: Sequence[Part], *, trusted: bool = False) -> None:
         """The pieces that were judged, or trusted."""
         for part in parts:
-            how = "trusted" if trusted else "scanned" if part.text is not None else "unread"
-            if part.media is not None and part.media.read_by:
-                how = f"read by {part.media.read_by}"
-            self.read.append(Read(direction, dotted(part.path), str(part.kind), len(part.text or ""), how))
+            seen = Seen.TRUSTED if trusted else Seen.SCANNED if part.text is not None else Seen.UNREAD
+            reader = part.media.read_by if part.media is not None else ""
+            place, characters = dotted(part.path), len(part.text or "")
+            self.read.append(Read(direction, place, str(part.kind), characters, seen, reader))
 
     def replied(self, texts: Sequence[str]) -> None:
         self.replies = [*(self.replies or ()), *texts]
@@ -72,14 +73,7 @@ class RecordBuilder:
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":
                 self.spend(stage, seconds)
-        self.characters |= {
-            "released": outcome.released,
-            "cleared": outcome.cleared,
-            "unguarded": outcome.unguarded,
-            "masked": outcome.masked,
-            "judged": outcome.judged,
-            "checks": outcome.checks,
-        }
+        self.stats = outcome.stats
         self.replied([*(outcome.text or {}).values(), *(part.text for part in outcome.withheld if part.text)])
 
     def used(self, answer: Json) -> None:
@@ -88,12 +82,12 @@ class RecordBuilder:
             if isinstance(value, int):
                 self.tokens[key] = self.tokens.get(key, 0) + value
 
-    def build(self, outcome: str, status: int, error: str | None = None) -> Record:
+    def build(self, outcome: Outcome, status: int, error: str | None = None) -> Record:
         """The record. A request that was refused before it was admitted is recorded without its tenant, unless a bug
         stopped it: then its tenant is to find a receipt."""
         if self.admitted:
             self.spend("total", now() - self.started)
-        tenant = self.tenant if self.admitted or outcome == "failed" else None
+        tenant = self.tenant if self.admitted or outcome is Outcome.FAILED else None
         policy = tenant.policy if tenant is not None else None
         return Record(
             id=self.id,
@@ -109,7 +103,7 @@ class RecordBuilder:
             read=tuple(self.read),
             seconds=self.seconds,
             tokens=self.tokens,
-            characters=self.characters,
+            stats=self.stats,
             error=error,
             detail=self.detail,
             text=self._text() if self.admitted and policy is not None and policy.record_text else None,

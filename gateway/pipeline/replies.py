@@ -14,6 +14,7 @@ from gateway.exchange import Exchange
 from gateway.judging.judge import Judgement
 from gateway.judging.rewrites import refusal
 from gateway.policy.policy import Policy
+from gateway.records.record import Outcome
 
 
 def json_reply(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -69,15 +70,15 @@ def refusal_reply(exchange: Exchange, guard: str, judgement: Judgement) -> Respo
     return answer_reply(exchange, guard, judgement, answer if results is None else annotated(answer, results, {}))
 
 
-def outcome_of(error: GatewayError) -> str:
+def outcome_of(error: GatewayError) -> Outcome:
     match error:
         case GuardUnavailable():
-            return "guard_unavailable"
+            return Outcome.GUARD_UNAVAILABLE
         case UpstreamTimeout():
-            return "upstream_timeout"
+            return Outcome.UPSTREAM_TIMEOUT
         case UpstreamError():
-            return "upstream_failed"
+            return Outcome.UPSTREAM_FAILED
         case InternalError():
-            return "failed"
+            return Outcome.FAILED
         case _:
-            return "refused"
+            return Outcome.REFUSED

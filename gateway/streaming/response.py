@@ -23,8 +23,9 @@ from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Repla
 from gateway.judging.rewrites import mask_label, refusal
 from gateway.policy.policy import Action, Decision, Reason, StreamMode
 from gateway.streaming.gate import Free, Gate
-from gateway.streaming.outcome import Ended, StreamOutcome, Tally
+from gateway.streaming.outcome import Ended, StreamOutcome
 from gateway.streaming.pipes import Bell, Caller, Inbox
+from gateway.streaming.stats import StreamStatsBuilder
 from guard_runtime.conversation import Direction, Part
 from guard_runtime.verdict import Span
 
@@ -60,7 +61,7 @@ class GuardedStream(Response):
         self._judge = judge
         self._on_finish = on_finish
         self._on_error = on_error
-        self._tally = Tally(exchange.policy.record_text)
+        self._stats = StreamStatsBuilder(exchange.policy.record_text)
         self._ending = _Ending(Ended.SHUT_DOWN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,13 +76,13 @@ class GuardedStream(Response):
 
     def _annotator(self) -> Annotator | None:
         """What puts Azure's annotations into the events, where they were asked for."""
-        prompt, tally = self._exchange.prompt_results, self._tally
+        prompt, stats = self._exchange.prompt_results, self._stats
         if prompt is None:
             return None
 
         def results(choice: int) -> Json | None:
-            found = tally.of_choice(choice)
-            return None if found is None else content_filter_results(found, Direction.RESPONSE)
+            judgement = stats.of_choice(choice)
+            return None if judgement is None else content_filter_results(judgement, Direction.RESPONSE)
 
         return Annotator(prompt, results)
 
@@ -116,7 +117,7 @@ class GuardedStream(Response):
         # Asking again gives one answer: a caller who wants several gets the safe message in each of them.
         tries = policy.max_regenerations if (body.get("n") or 1) == 1 else 0
         for further in reversed(range(tries + 1)):
-            relay = _Relay(exchange, body, self._judge, caller, self._tally)
+            relay = _Relay(exchange, body, self._judge, caller, self._stats)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
             if not ending.again:
                 break
@@ -126,25 +127,20 @@ class GuardedStream(Response):
             await caller.finish(ending.events)
 
     def _outcome(self, caller: Caller) -> StreamOutcome:
-        tally, ending = self._tally, self._ending
+        stats, ending = self._stats, self._ending
         return StreamOutcome(
             ended=ending.ended,
-            judgement=tally.judgement,
+            judgement=stats.judgement,
             started=caller.started,
-            attempts=tally.attempts,
-            checks=tally.checks,
-            released=tally.released,
-            cleared=tally.cleared,
-            judged=tally.judged,
-            read=tuple(tally.read.values()),
-            unguarded=tally.unguarded,
-            masked=tally.masked,
-            seconds=tally.seconds,
-            usage=tally.usage,
+            attempts=stats.attempts,
+            stats=stats.stats,
+            read=tuple(stats.read.values()),
+            seconds=stats.seconds,
+            usage=stats.usage,
             error=ending.error,
             detail=ending.detail,
-            text=tally.text,
-            withheld=tally.withheld if tally.record_text else (),
+            text=stats.text,
+            withheld=stats.withheld if stats.record_text else (),
         )
 
 
@@ -163,13 +159,13 @@ class _Relay:
     """One upstream's stream, through one gate, to the caller. The reader and the check are tasks of their own; all
     that is decided is decided in `run`."""
 
-    def __init__(self, exchange: Exchange, body: Json, judge: Judge, caller: Caller, tally: Tally) -> None:
+    def __init__(self, exchange: Exchange, body: Json, judge: Judge, caller: Caller, stats: StreamStatsBuilder) -> None:
         self._exchange = exchange
         self._settings = exchange.policy.stream
         self._body = body
         self._judge = judge
         self._caller = caller
-        self._tally = tally
+        self._stats = stats
         self._stream = exchange.dialect.stream(body)
         question = exchange.conversation.question
         self._gate = Gate(self._settings, lambda label: mask_label(label, exchange.language), question=question)
@@ -191,7 +187,7 @@ class _Relay:
                 ending = await self._step(tasks, deadline, may_ask_again)
         finally:
             self._reading.cancel()
-            self._tally.absorb(self._gate)
+            self._stats.absorb(self._gate)
         return ending
 
     async def _step(self, tasks: TaskGroup, deadline: float, may_ask_again: bool) -> _Ending | None:
@@ -237,7 +233,7 @@ class _Relay:
         """What has come in goes into the gate, as far as there is room: the rest waits, and the upstream with it."""
         while self._inbox and not self._gate.full:
             event, size = self._inbox.take()
-            self._tally.saw(event, now - self._began)
+            self._stats.saw(event, now - self._began)
             try:
                 self._gate.push(event, self._stream.read(event), now, size)
             except UpstreamError as exc:
@@ -255,7 +251,7 @@ class _Relay:
         self._sent += len(ready)
         for event, free in zip(ready, events, strict=True):
             self._stream.sent(event)
-            self._tally.sent(free.characters, free.texts)
+            self._stats.sent(free.characters, free.texts)
 
     async def _read(self) -> None:
         error: UpstreamError | None = None
@@ -289,7 +285,7 @@ class _Relay:
             log.error("a guard failed: %s", bug_place(bugs))
             choice = choice_of(parts[0].path)
             judgements[choice] = _bug(bug_place(bugs))
-            self._tally.add(judgements[choice], choice)
+            self._stats.add(judgements[choice], choice)
         self._judgement = together(tuple(judgements.values()), Direction.RESPONSE)
         self._bell.ring()
 
@@ -297,7 +293,7 @@ class _Relay:
         self, choice: int, parts: Sequence[Part], judgements: dict[int, Judgement], others: anyio.CancelScope
     ) -> None:
         judgement = await self._judge.judge(self._exchange.policy, self._exchange.conversation.reply(*parts))
-        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that
+        self._stats.add(judgement, choice)  # not in `_act`: the stream may be over before that
         judgements[choice] = judgement
         if not isinstance(self._remedy(judgement), Pass | Mask):
             others.cancel()  # the stream cannot go on, whatever the other choices' checks say
@@ -340,7 +336,7 @@ class _Relay:
         return _Ending(Ended.REWRITTEN, self._stream.replace(words))
 
     def _refusal(self, decision: Decision) -> Refusal:
-        self._tally.withheld = self._parts
+        self._stats.withheld = self._parts
         exchange = self._exchange
         return refusal(exchange.policy, decision, exchange.language, id=exchange.id, created=exchange.created)
 

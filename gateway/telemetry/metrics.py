@@ -1,6 +1,7 @@
 """What Prometheus reads: every record counted once, in the same place it is written."""
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -14,6 +15,12 @@ from guard_runtime.guard import Counting, Guard
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # OpenTelemetry's GenAI duration buckets
 UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+class Mode(StrEnum):
+    """Whether the decisions of a policy were carried out."""
+
+    ENFORCED = "enforced"
 
 
 class Metrics:
@@ -80,7 +87,7 @@ class Metrics:
             for decision in judgement.decisions:
                 action = decision.action.name.lower()
                 category = decision.category or str(decision.reason)
-                self._decisions(tenant, str(direction), category, action, "enforced").inc()
+                self._decisions(tenant, str(direction), category, action, Mode.ENFORCED).inc()
             coverage = judgement.coverage
             for item in coverage.unread:
                 self._unread(item.reason).inc()
@@ -91,7 +98,7 @@ class Metrics:
                 self._upstream(phase).observe(record.seconds[stage])
         if "hold" in record.seconds:
             self._hold().observe(record.seconds["hold"])
-        self._leaked.inc(record.characters.get("unguarded", 0))
+        self._leaked.inc(record.stats.unguarded if record.stats is not None else 0)
 
     def page(self) -> bytes:
         """The exposition text."""

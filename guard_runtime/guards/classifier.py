@@ -25,7 +25,7 @@ from guard_runtime.text.encodings import decoded_runs
 from guard_runtime.text.language import language_of
 from guard_runtime.text.normalise import VERSION, compatible, normalise
 from guard_runtime.text.windows import Slice, windows
-from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Coverage, Unread, UnreadReason, Verdict
 
 FAMILY = "classifier"
 
@@ -196,10 +196,10 @@ class Classifier:
     def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
         if gap is not None:
             places = encoding.offsets
-            yield Unread(passage.path, "too_long", places[gap[1]][0] - places[gap[0]][0])
+            yield Unread(passage.path, UnreadReason.TOO_LONG, places[gap[1]][0] - places[gap[0]][0])
         unknown = self._unknown_letters(text, encoding)
         if unknown >= MIN_UNKNOWN and unknown > MAX_UNKNOWN_SHARE * sum(map(str.isalpha, text)):
-            yield Unread(passage.path, "unknown_tokens", unknown)
+            yield Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, unknown)
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length

@@ -14,7 +14,7 @@ from guard_runtime.guard import Explaining, OperatingPoints, Passage
 from guard_runtime.serving.batcher import Urgency
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.text.windows import Windows, windows
-from guard_runtime.verdict import Coverage, Unread, Verdict, worst
+from guard_runtime.verdict import Coverage, Unread, UnreadReason, Verdict, worst
 
 
 class Described(Protocol):
@@ -207,7 +207,7 @@ def _left_out(parts: Sequence[Part], reach: Reach) -> Iterator[Unread]:
     for part in parts:
         gap = _sections(part.text or "", reach).unread
         if gap is not None:
-            yield Unread(part.path, "too_long", gap[1] - gap[0])
+            yield Unread(part.path, UnreadReason.TOO_LONG, gap[1] - gap[0])
 
 
 def _joined(texts: Sequence[str], reach: Reach) -> str:

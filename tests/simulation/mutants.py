@@ -18,6 +18,7 @@ ROOMS = {
     "gate": "streaming",
     "pipes": "streaming",
     "outcome": "streaming",
+    "stats": "streaming",
     "response": "streaming",
 }
 """The modules that are copied, and their rooms."""
@@ -254,8 +255,8 @@ MUTATIONS = (
     Mutation(
         "the upstream is closed when the stream is over",
         "response",
-        "        finally:\n            self._reading.cancel()\n            self._tally",
-        "        finally:\n            self._tally",
+        "        finally:\n            self._reading.cancel()\n            self._stats",
+        "        finally:\n            self._stats",
         first=355,
     ),
     Mutation(
@@ -316,7 +317,7 @@ MUTATIONS = (
     Mutation(
         "what has left is counted",
         "response",
-        "            self._tally.sent(free.characters, free.texts)\n",
+        "            self._stats.sent(free.characters, free.texts)\n",
         "",
     ),
     Mutation(
@@ -372,7 +373,7 @@ MUTATIONS = (
     Mutation(
         "a check that is over is recorded",
         "response",
-        "        self._tally.add(judgement, choice)  # not in `_act`: the stream may be over before that\n",
+        "        self._stats.add(judgement, choice)  # not in `_act`: the stream may be over before that\n",
         "",
     ),
     Mutation(

@@ -254,12 +254,12 @@ class Oracle:
     def _counted(self, outcome: StreamOutcome) -> None:
         world = self.world
         if world.hold:
-            require(outcome.unguarded == 0, "characters have left unguarded")
-            require(outcome.released <= outcome.cleared, "more was released than cleared")
+            require(outcome.stats.unguarded == 0, "characters have left unguarded")
+            require(outcome.stats.released <= outcome.stats.cleared, "more was released than cleared")
             if outcome.attempts == 1:
-                require(outcome.released == self.characters, "the record and the caller count differently")
+                require(outcome.stats.released == self.characters, "the record and the caller count differently")
         settings = world.policy.stream
-        require(outcome.checks >= self._checks, f"{outcome.checks} checks are recorded of {self._checks}")
+        require(outcome.stats.checks >= self._checks, f"{outcome.stats.checks} checks are recorded of {self._checks}")
         if self._stopped_at is not None:
             told = (Ended.GUARD_UNAVAILABLE,) if self.outage else (Ended.BLOCKED, Ended.REWRITTEN)
             overtaken = (Ended.CLIENT_LEFT, Ended.SHUT_DOWN, Ended.FAILED)
@@ -268,9 +268,9 @@ class Oracle:
             require(outcome.ended in (*told, *overtaken, *beside, *late), f"a stop ended as {outcome.ended}")
         tokens = 2 + sum(len(text) for texts in world.texts for text in texts.values())
         checks = outcome.attempts * (3 + self.now / settings.release_after) + tokens / max(1, settings.first_window)
-        require(outcome.checks <= checks + tokens / 8, f"{outcome.checks} checks")
-        most = tokens + outcome.checks * (4 * settings.overlap + MAX_RUN) * 4
-        require(outcome.judged <= most, "text is judged again and again")
+        require(outcome.stats.checks <= checks + tokens / 8, f"{outcome.stats.checks} checks")
+        most = tokens + outcome.stats.checks * (4 * settings.overlap + MAX_RUN) * 4
+        require(outcome.stats.judged <= most, "text is judged again and again")
 
     def _ended_lawfully(self, outcome: StreamOutcome) -> None:
         require(self.finished, "the response was never finished")

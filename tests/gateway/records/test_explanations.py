@@ -15,7 +15,7 @@ from gateway.errors import ConfigError
 from gateway.judging.judge import Judge, Judgement
 from gateway.policy.policy import Action, Decision, Reason
 from gateway.records.explanations import Analyst
-from gateway.records.record import Analysis, LogSink, MemorySink, Record
+from gateway.records.record import Analysis, LogSink, MemorySink, Outcome, Record
 from gateway.wiring import gateway_of
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardFailed
@@ -53,7 +53,7 @@ class Explaining:
 def record(*, text: dict[str, list[str]] | None, action: Action = Action.LOG, id: str = "r1") -> Record:
     decision = Decision(action, Reason.GUARD_FAILURE, Direction.RESPONSE)
     return Record(
-        id=id, outcome="allowed", status=200, dialect="chat", tenant="shop", text=text,
+        id=id, outcome=Outcome.ALLOWED, status=200, dialect="chat", tenant="shop", text=text,
         judgements=((Direction.RESPONSE, Judgement(decision, (decision,))),),
     )  # fmt: skip
 
