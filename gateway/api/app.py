@@ -55,7 +55,7 @@ def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Di
 
 def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
-    metrics = Metrics()
+    metrics = gateway.runtime.metrics
     receipts = Receipts()
     runtime = gateway.runtime
     kept = [LogSink()] if runtime.sinks is None else runtime.sinks
@@ -131,7 +131,7 @@ class Endpoints:
 
     async def ready(self, request: Request) -> Response:
         """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
-        down = [guard.name for guard in self._runtime.judge.guards if not guard.alive]
+        down = [guard.name for guard in self._runtime.judge.guards if not guard.ready]
         up = self._up and not down
         body = {"ready": up, "guard": self._runtime.judge.version, "down": down}
         return json_reply(body, status=200 if up else 503)

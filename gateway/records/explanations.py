@@ -8,7 +8,7 @@ import anyio
 
 from gateway.records.record import Analysis, Auditor, Record
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
-from guard_runtime.guard import Explaining
+from guard_runtime.guard import ExplainingGuard
 
 MOST_WAITING = 64
 """Analyses that wait to be written."""
@@ -22,7 +22,7 @@ class Analyst:
 
     def __init__(
         self,
-        guards: Sequence[Explaining],
+        guards: Sequence[ExplainingGuard],
         auditors: Sequence[Auditor],
         *,
         most: int = MOST_WAITING,
@@ -69,7 +69,7 @@ class Analyst:
             for guard in self._guards:
                 await self._ask(guard, record, conversation)
 
-    async def _ask(self, guard: Explaining, record: Record, conversation: Conversation) -> None:
+    async def _ask(self, guard: ExplainingGuard, record: Record, conversation: Conversation) -> None:
         try:
             with anyio.fail_after(self._seconds):
                 text = await guard.explain(conversation)

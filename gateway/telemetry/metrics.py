@@ -12,10 +12,14 @@ from gateway.records.explanations import Analyst
 from gateway.records.record import Record
 from gateway.tenants.tenants import Tenant
 from guard_runtime.guard import Counting, Guard
+from guard_runtime.serving.batch_observer import BatchStats
 
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # OpenTelemetry's GenAI duration buckets
 UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Mode(StrEnum):
@@ -25,7 +29,8 @@ class Mode(StrEnum):
 
 
 class Metrics:
-    """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
+    """A sink for records and an observer of guards' batches. Tenants, models and guards come from the configuration
+    alone, so the number of series is bounded."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of no use
@@ -39,6 +44,13 @@ class Metrics:
         said = "One look at a conversation by all guards"
         self._guard = self._histogram("guard", said, GUARD_BUCKETS, "guard", "direction", "result")
         self._upstream = self._histogram("upstream", "The model's provider", UPSTREAM_BUCKETS, "phase")
+        waited = "The longest time a passage of a batch waited"
+        self._batch_wait = self._histogram("batch_wait", waited, GUARD_BUCKETS, "guard")
+        self._batch_run = self._histogram("batch_run", "How long the model took for a batch", GUARD_BUCKETS, "guard")
+        rows = Histogram(
+            "libragate_batch_rows", "Passages in a batch", ("guard",), buckets=ROW_BUCKETS, registry=self.registry
+        )
+        self._batch_rows: Callable[[str], Histogram] = cache(rows.labels)
         self._hold = self._histogram("stream_hold", "How long streamed text waited for a guard", GUARD_BUCKETS)
         self._leaked = Counter(
             "libragate_unguarded_characters_total",
@@ -79,6 +91,11 @@ class Metrics:
         """Reads which tenants are served, and under which policies, whenever it is asked: none that has been replaced
         is left over."""
         self._policies.tenants = tenants
+
+    def batch_finished(self, guard: str, batch: BatchStats) -> None:
+        self._batch_rows(guard).observe(batch.passages)
+        self._batch_wait(guard).observe(batch.wait)
+        self._batch_run(guard).observe(batch.run)
 
     def write(self, record: Record) -> None:
         tenant = record.tenant or "none"

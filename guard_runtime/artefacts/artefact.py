@@ -69,8 +69,8 @@ def _difference(golden: Golden, verdict: Verdict) -> tuple[float, Category]:
 
 def _passage(golden: Golden) -> Passage:
     if golden.response is None:
-        return Passage(golden.direction, golden.prompt)
-    return Passage(golden.direction, golden.response, golden.prompt)
+        return Passage(golden.direction, golden.prompt, source=golden.source)
+    return Passage(golden.direction, golden.response, golden.prompt, source=golden.source)
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:

@@ -21,8 +21,8 @@ CHAT, CHAT_STREAM, FIELDS = (
     "gateway/dialects/choices/chat_stream.py",
     "gateway/dialects/fields.py",
 )
-READER, CLASSIFIER, NORMALISE = (
-    f"guard_runtime/{n}.py" for n in ("guards/reader", "guards/classifier", "text/normalise")
+PASSAGE_GUARD, CLASSIFIER, NORMALISE = (
+    f"guard_runtime/{n}.py" for n in ("guards/passage_guard", "guards/classifier", "text/normalise")
 )
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -225,14 +225,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a long part is read to its end",
-        READER,
-        "return windows(length, size=reach.section,",
-        "return windows(min(length, reach.section), size=reach.section,",
+        PASSAGE_GUARD,
+        "return windows(length, size=limits.section,",
+        "return windows(min(length, limits.section), size=limits.section,",
         ("wire_09_length_and_padding_hide_no_word",),
     ),
     Mutant(
         "what was left out is said",
-        READER,
+        PASSAGE_GUARD,
         "        if gap is not None:\n",
         "        if False:\n",
         ("wire_09_length_beyond_what_is_read_is_unread_and_never_passed",),
@@ -284,7 +284,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "half a reading is none",
-        READER,
+        PASSAGE_GUARD,
         "            check.failure = exc\n",
         "            pass\n",
         ("wire_11_cache_no_failure_is_remembered_and_no_answer_served_twice",),

@@ -13,16 +13,18 @@ import pytest
 from gateway.api.app import create_app
 from gateway.api.runtime import Gateway
 from gateway.config.loader import Config, load_config
+from gateway.config.schema import GenerativeFile
 from gateway.errors import ConfigError
 from gateway.judging.judge import Judge, Judgement
 from gateway.policy.policy import Action, Decision, Reason
 from gateway.records.explanations import Analyst
 from gateway.records.record import Analysis, LogSink, MemorySink, Outcome, Record
-from gateway.wiring import gateway_of
+from gateway.wiring import gateway_of, require_explanations
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardFailed
+from guard_runtime.guard import ExplainingGuard
 from guard_runtime.guards.cascade import Band, Cascade
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
@@ -220,28 +222,31 @@ def configured(folder: Path, guard: str) -> Config:
     return load_config(folder / "config.yaml", {})
 
 
-def reader() -> Reader:
+def explained(explainer: ExplainingGuard | None = None) -> PassageGuard:
     model = ScriptedGuard(BAD, name="libra")
-    return Reader(model, Batcher(model, name="libra"), VerdictCache(0, b"k"))  # type: ignore[arg-type]
+    batcher = Batcher(model, name="libra")  # type: ignore[arg-type]
+    return PassageGuard(model, batcher, VerdictCache(0, b"k"), explainer=explainer)
 
 
-def test_only_guards_whose_config_says_so_are_asked_why(tmp_path: Path) -> None:
-    guard = reader()
-    guard.explainer = Explaining()
-    made = gateway_of(configured(tmp_path / "on", WORDS), Judge([guard]), "0")
-    assert made.runtime.explaining == [guard.explainer]
-    made = gateway_of(configured(tmp_path / "off", WORDS.replace("true", "false")), Judge([guard]), "0")
-    assert made.runtime.explaining == []
+def test_only_guards_with_an_explainer_are_asked_why(tmp_path: Path) -> None:
+    explainer = Explaining()
+    config = configured(tmp_path, "{kind: scripted}")
+    assert gateway_of(config, Judge([explained(explainer)]), "0").runtime.explaining == [explainer]
+    assert gateway_of(config, Judge([explained()]), "0").runtime.explaining == []
 
 
 def test_a_guard_that_cannot_say_why_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="says nothing but its verdict"):
-        gateway_of(configured(tmp_path / "on", WORDS), Judge([reader()]), "0")
+    (asked,) = configured(tmp_path / "on", WORDS).guards
+    (silent,) = configured(tmp_path / "off", WORDS.replace("true", "false")).guards
+    assert isinstance(asked, GenerativeFile)
+    assert isinstance(silent, GenerativeFile)
+    with pytest.raises(ConfigError, match="guard libra: analysis: this guard writes no explanation -- use libra_guard"):
+        require_explanations(asked, explained())
+    require_explanations(asked, explained(Explaining()))
+    require_explanations(silent, explained())
 
 
 def test_the_larger_guard_of_a_cascade_is_asked_why(tmp_path: Path) -> None:
-    large = reader()
-    large.explainer = Explaining()
-    pair = Cascade(ScriptedGuard(BAD), large, Band(0.2, 0.8), name="pair")
-    text = f"{{kind: cascade, name: pair, band: [0.2, 0.8], small: {{kind: scripted}}, large: {WORDS}}}"
-    assert gateway_of(configured(tmp_path / "on", text), Judge([pair]), "0").runtime.explaining == [large.explainer]
+    explainer = Explaining()
+    pair = Cascade(ScriptedGuard(BAD), explained(explainer), Band(0.2, 0.8), name="pair")
+    assert gateway_of(configured(tmp_path, "{kind: scripted}"), Judge([pair]), "0").runtime.explaining == [explainer]

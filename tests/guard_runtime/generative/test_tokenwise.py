@@ -28,7 +28,7 @@ from guard_runtime.generative.token_heads import (
     scores,
 )
 from guard_runtime.guard import Passage
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
@@ -308,7 +308,7 @@ def test_a_head_is_a_value() -> None:
 def test_a_logit_that_is_no_number_blocks_and_never_allows(direction: Direction) -> None:
     twin = Broken([0], VOCABULARY_SIZE, outputs=23)
     model = TokenwiseModel(TokenContract("g", heads(), CALIBRATION), qwen(), Decoder(twin, SHAPE, outputs=23))
-    guard = Reader(model, Batcher(model, name="g"), VerdictCache(0, b"k"))
+    guard = PassageGuard(model, Batcher(model, name="g"), VerdictCache(0, b"k"))
     conversation = Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), TEXT),)),))
     if direction is RESPONSE:
         conversation = conversation.reply(Part(("choices", 0), TEXT))
