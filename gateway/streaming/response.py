@@ -240,7 +240,7 @@ class _Relay:
                 self._reading.cancel()
                 self._inbox.end(exc, discard=True)
         if self._inbox.ended and not self._inbox:
-            self._gate.end(torn=not self._complete)
+            self._gate.end(complete=self._complete)
 
     async def _pass_on(self, events: Sequence[Free]) -> None:
         if not events:
