@@ -99,6 +99,7 @@ class ChannelText:
     rules: ChannelRules
     before: str = ""
     context: str = ""
+    context_weight: int = 0
     fresh: str = ""
     arrived: list[str] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
@@ -133,10 +134,6 @@ class ChannelText:
     def only_run_left(self) -> bool:
         """Whether all of it is checked, and a run at its end is all that is not cleared."""
         return self._at.cleared < self._at.checked == self._at.length
-
-    @property
-    def context_weight(self) -> int:
-        return weigh(self.context)
 
     def coverage(self) -> ChannelCoverage:
         return ChannelCoverage(self.channel, self.kind, self.unreadable, 0 if self.unreadable else self._at.checked)
@@ -242,6 +239,7 @@ class ChannelText:
         count = position - cleared
         known = self.context + self.masked(self.fresh[:count], cleared)
         self.context = self.rules.reread(known, self.rules.overlap)
+        self.context_weight = weigh(self.context)
         self.before += known[: len(known) - len(self.context)]
         if len(self.before) > MAX_BEFORE:
             self.before = ""
