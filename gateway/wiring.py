@@ -29,7 +29,7 @@ from gateway.dialects.prompts import Decoder
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
+from gateway.judging.media import MediaDescriber, MediaReader, MediaReaders, Transcriber
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.demo import Demo
 from gateway.upstreams.litellm import LiteLLM, Vendor
@@ -75,7 +75,7 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
     return Runtime(
         judge,
         upstreams,
-        readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
         decoders={
             name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer
         },
@@ -132,14 +132,14 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
         case RulesGuardFile():
             return Rules(file.name)
         case ScriptedGuardFile():
-            found = {word: Category(category) for word, category in file.words.items()}
-            return ScriptedGuard(words(found, file.score), name=file.name)
+            categories = {word: Category(category) for word, category in file.words.items()}
+            return ScriptedGuard(words(categories, file.score), name=file.name)
 
 
 def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path if file.path else MODELS / file.name
     if not path.is_dir():
-        shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
+        shipped = ", ".join(sorted(folder.name for folder in MODELS.glob("*") if folder.is_dir())) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
     guard = load_classifier(
@@ -204,7 +204,7 @@ def _remote(file: RemoteFile) -> Guard:
 def _reader(file: ReaderFile, upstream: Upstream) -> MediaReader:
     if file.kind == "transcribe" and isinstance(upstream, OpenAICompatible):
         return Transcriber(upstream, file.model, file.timeout, file.bytes)
-    return Describer(upstream, file.model, file.timeout, file.bytes)
+    return MediaDescriber(upstream, file.model, file.timeout, file.bytes)
 
 
 def _upstream(name: str, file: UpstreamFile) -> Upstream:

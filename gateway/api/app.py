@@ -1,7 +1,7 @@
 """The ASGI application: which routes there are, what they need, and how each error leaves."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -33,9 +33,9 @@ from gateway.pipeline.moderation import ModerationPipeline
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import json_reply
-from gateway.records.explanations import Analyst
+from gateway.records.explanations import ExplanationWorker
 from gateway.records.receipts import Receipts
-from gateway.records.record import Auditor, LogSink
+from gateway.records.record import ExplanationSink, LogSink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant, presented
 from gateway.upstreams.boundary import refuse_forbidden
@@ -59,13 +59,13 @@ def create_app(gateway: Gateway) -> Starlette:
     receipts = Receipts()
     runtime = gateway.runtime
     kept = [LogSink()] if runtime.sinks is None else runtime.sinks
-    analyst = Analyst(runtime.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
+    worker = ExplanationWorker(runtime.explaining, [sink for sink in kept if isinstance(sink, ExplanationSink)])
     endpoints = Endpoints(
         gateway,
-        Pipeline(runtime.judge, (*kept, metrics, receipts, analyst), runtime.readers),
+        Pipeline(runtime.judge, (*kept, metrics, receipts, worker), runtime.readers),
         metrics,
         receipts,
-        analyst,
+        worker,
     )
     served = dialects(runtime.decoders)
     routes = [
@@ -81,7 +81,7 @@ def create_app(gateway: Gateway) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=endpoints.lifespan,
-        exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
+        exception_handlers={GatewayError: _render, HTTPException: _unknown_route(served)},
     )
     app.router.redirect_slashes = False  # a redirect would be a second way in
     return app
@@ -95,11 +95,11 @@ class Endpoints:
     """The endpoints."""
 
     def __init__(
-        self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, analyst: Analyst
+        self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, worker: ExplanationWorker
     ) -> None:
         self._gateway = gateway
         self._runtime = gateway.runtime
-        self._analyst = analyst
+        self._worker = worker
         self._pipeline = pipeline
         self._metrics = metrics
         self._receipts = receipts
@@ -116,8 +116,8 @@ class Endpoints:
                 self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
                 self._metrics.counts(guard)
             if self._runtime.explaining:
-                await stack.enter_async_context(self._analyst.running())
-                self._metrics.counts(self._analyst)
+                await stack.enter_async_context(self._worker.running())
+                self._metrics.counts(self._worker)
             for upstream in self._runtime.every_upstream:
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._runtime.version, self._runtime.judge.version)
@@ -255,8 +255,12 @@ async def _render(request: Request, exc: Exception) -> Response:
     return json_reply(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
-async def _unknown_route(request: Request, exc: Exception) -> Response:
+def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
-    paths = ", ".join((*(dialect.path for dialect in dialects()), MODERATIONS.path))
-    error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
-    return await _render(request, error)
+    paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        route = f"{request.method} {request.scope['path'][:128]}"
+        return await _render(request, NotFound(f"{route} is not served here. Served: {paths}, /v1/models."))
+
+    return answer

@@ -8,7 +8,7 @@ from gateway.dialects.prompts import Decoder
 from gateway.errors import ModelNotAllowed, ModelNotFound
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Readers
+from gateway.judging.media import MediaReaders
 from gateway.records.record import Sink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.limits import Limits
@@ -26,7 +26,7 @@ class Runtime:
     judge: Judge
     upstreams: Mapping[str, Upstream]
     sinks: Sequence[Sink] | None = None
-    readers: Readers = field(default_factory=Readers)
+    readers: MediaReaders = field(default_factory=MediaReaders)
     decoders: Mapping[str, Decoder] = field(default_factory=dict)
     explaining: Sequence[ExplainingGuard] = ()
     version: str = "0"

@@ -1,4 +1,4 @@
-"""What Prometheus reads: every record counted once, in the same place it is written."""
+"""Prometheus metrics: a sink that counts every record once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.records.explanations import Analyst
+from gateway.records.explanations import ExplanationWorker
 from gateway.records.record import Record
 from gateway.tenants.tenants import Tenant
 from guard_runtime.guard import Counting, Guard
@@ -39,10 +39,10 @@ class Metrics:
         self._decisions = self._counter(
             "decisions", "Decisions taken by rules", "tenant", "direction", "category", "action", "mode"
         )
-        self._unread = self._counter("unread_parts", "Pieces of content no guard looked at", "reason")
+        self._unread = self._counter("unread_parts", "Pieces of content that no guard read", "reason")
         self._cache = self._counter("verdict_cache", "Readings by where the verdict came from", "result")
-        said = "One look at a conversation by all guards"
-        self._guard = self._histogram("guard", said, GUARD_BUCKETS, "guard", "direction", "result")
+        help_text = "One check of a conversation by all guards"
+        self._guard = self._histogram("guard", help_text, GUARD_BUCKETS, "guard", "direction", "result")
         self._upstream = self._histogram("upstream", "The model's provider", UPSTREAM_BUCKETS, "phase")
         waited = "The longest time a passage of a batch waited"
         self._batch_wait = self._histogram("batch_wait", waited, GUARD_BUCKETS, "guard")
@@ -66,21 +66,21 @@ class Metrics:
         self._work = _Work()
         self.registry.register(self._work)
 
-    def _counter(self, name: str, said: str, *labels: str) -> Callable[..., Counter]:
+    def _counter(self, name: str, help_text: str, *labels: str) -> Callable[..., Counter]:
         """A counter's child for given labels, kept: `labels` is the slow part of counting."""
-        return cache(Counter(f"libragate_{name}_total", said, labels, registry=self.registry).labels)
+        return cache(Counter(f"libragate_{name}_total", help_text, labels, registry=self.registry).labels)
 
-    def _histogram(self, name: str, said: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+    def _histogram(self, name: str, help_text: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
         """As `_counter`. Without labels there is but one child."""
-        histogram = Histogram(f"libragate_{name}_seconds", said, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(f"libragate_{name}_seconds", help_text, labels, buckets=buckets, registry=self.registry)
         return cache(histogram.labels if labels else lambda: histogram)
 
     def queue(self, guard: str, depth: Callable[[], float]) -> None:
-        """Reads a guard's queue depth whenever it is asked."""
+        """Reads a guard's queue depth at every scrape."""
         self._queue.labels(guard).set_function(depth)
 
-    def counts(self, guard: Guard | Analyst) -> None:
-        """Reads what a guard, or the analyst, counts of its own work whenever it is asked."""
+    def counts(self, guard: Guard | ExplanationWorker) -> None:
+        """Reads what a guard, or the explanation worker, counts of its own work, at every scrape."""
         if isinstance(guard, Counting):
             self._work.guards[guard.name] = guard
 
@@ -88,8 +88,7 @@ class Metrics:
         self._build.labels(version, guard).set(1)
 
     def policies(self, tenants: Callable[[], Iterable[Tenant]]) -> None:
-        """Reads which tenants are served, and under which policies, whenever it is asked: none that has been replaced
-        is left over."""
+        """Reads the tenants and their policies at every scrape, so that no policy that was replaced is left over."""
         self._policies.tenants = tenants
 
     def batch_finished(self, guard: str, batch: BatchStats) -> None:
@@ -125,7 +124,7 @@ class Metrics:
 
 
 class _Work(Collector):
-    """What guards count themselves."""
+    """What guards count of their own work."""
 
     def __init__(self) -> None:
         self.guards: dict[str, Counting] = {}

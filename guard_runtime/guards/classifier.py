@@ -219,7 +219,7 @@ class Classifier:
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        into one unknown token (docs/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -264,7 +264,7 @@ def readings(text: str) -> tuple[str, ...]:
 
 
 def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
+    """The tokenizer in this file, reading control tokens in a text as text (docs/faults.md, M)."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file

@@ -44,8 +44,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what was decided of the prompt is done",
         PIPELINE,
-        "        found = _remedy(judgement, prompt)\n",
-        "        found = Pass()\n",
+        "        action = _remedy(judgement, prompt)\n",
+        "        action = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
             "wire_02_stream_true_is_guarded_on_the_way_in",
@@ -92,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an answer without its end is not whole",
         STREAMING,
-        "return self._stream.finished or self._inbox.closed",
+        "return self._stream.finished or self._buffer.closed",
         "return True",
         ("wire_02_a_stream_without_its_end_is_guarded_and_ends_in_an_error",),
     ),
@@ -388,8 +388,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an outage is no verdict",
         PIPELINE,
-        "    if isinstance(found, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
-        "    if isinstance(found, Outage):\n        return Replace(found.decision)\n",
+        "    if isinstance(action, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
+        "    if isinstance(action, Outage):\n        return Replace(action.decision)\n",
         ("wire_14_leaks_an_outage_and_a_verdict_are_two_things_to_the_caller",),
     ),
     Mutant(
