@@ -29,8 +29,8 @@ Thresholds = Mapping[Source, Mapping[Language, float]]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One window of a row as serving reads it: all of its token ids. Windows of one `group` (a row, its twins) are never
-    on both sides of a fold."""
+    """One window of a row as serving reads it: all of its token ids. Windows of one `group` (a row, its twins) are
+    never on both sides of a fold."""
 
     ids: tuple[int, ...]
     source: Source
@@ -84,8 +84,8 @@ def fitted(windows: Sequence[Window]) -> Fitted:
 
 
 def threshold(harmful: Floats) -> float | None:
-    """The highest score below which, at CONFIDENCE, at most LOST of all harmful windows lie. None where so few are known
-    that even clearing none of them proves nothing."""
+    """The highest score below which, at CONFIDENCE, at most LOST of all harmful windows lie. None where so few are
+    known that even clearing none of them proves nothing."""
     ordered = np.sort(harmful)
     allowed = -1
     while allowed + 1 < len(ordered) and _bound(allowed + 1, len(ordered)) <= LOST:
