@@ -80,6 +80,14 @@ class Penalised(Protocol):
         """For each source how much is taken off a score's logit, times the logarithm of the number of windows."""
 
 
+@runtime_checkable
+class SpanFinder(Protocol):
+    """A guard that marks the very characters it means. It is asked first: what a policy masks is masked before the
+    other guards read it."""
+
+    finds_spans: bool
+
+
 class ExplainingGuard(Protocol):
     """Explains a guard's verdicts in words: for the audit log, never while a caller waits."""
 

@@ -9,6 +9,12 @@ from guard_runtime.conversation import Direction, Source
 from guard_runtime.guard import OperatingPoints
 from guard_runtime.verdict import Category, Place, Verdict
 
+OWN_TEXT = {
+    Source.SYSTEM: "the leading system prompt decided: sources.system in the policy says what it is judged for",
+    Source.TOOL_DEFINITION: "a tool definition decided: sources.tools in the policy says what they are judged for",
+}
+"""Text that the tenant wrote itself, and where a policy says what it is judged for."""
+
 PERMISSIVE = "permissive"
 """The operating point for text that is judged for grave harm only."""
 
@@ -231,6 +237,7 @@ def _fired(
             rewrite=rule.rewrite if rule.action is Action.REWRITE else None,
             guard=reading.verdict.guard,
             place=rule.place,
+            detail=OWN_TEXT.get(reading.source, "") if reading.source is not None else "",
             source=reading.source,
             window=reading.windows.get(category),
         )

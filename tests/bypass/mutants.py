@@ -44,7 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what was decided of the prompt is done",
         PIPELINE,
-        "        action = _remedy(judgement, prompt)\n",
+        "        action = _remedy(prompt.judgement, prompt.conversation)\n",
         "        action = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
@@ -137,7 +137,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "media is put into words",
         PIPELINE,
-        "        prompt = await self._readers.read(prompt)\n",
+        "        conversation = await self._readers.read(conversation)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
     ),
@@ -402,9 +402,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a prompt is judged once",
         PIPELINE,
-        "        judgement = await self._judged(exchange, prompt, builder)\n",
-        "        await self._judged(exchange, prompt, builder)\n"
-        "        judgement = await self._judged(exchange, prompt, builder)\n",
+        "        asked = await self._judged_prompt(exchange, builder)\n",
+        "        await self._judged(exchange, exchange.conversation, builder)\n"
+        "        asked = await self._judged_prompt(exchange, builder)\n",
         ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
     ),
     Mutant(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.judging.judge import Judgement
-from gateway.judging.rewrites import mask_label
+from gateway.judging.masks import mask_label
 from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
 from gateway.streaming.outcome import Ended, StreamOutcome
 from gateway.streaming.pipes import BUFFER_BYTES, BUFFER_EVENTS
