@@ -3,11 +3,17 @@ what the start has made kept out of the garbage collector's rounds."""
 
 import asyncio
 import gc
+import logging
 import socket
+from copy import deepcopy
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.bugs import bug_place
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -64,6 +70,26 @@ class Server(uvicorn.Server):
         gc.set_threshold(*GC_THRESHOLDS)
 
 
+class WithoutContent(logging.Filter):
+    """Puts the class and place of an exception where its traceback would stand: a traceback ends with the exception's
+    message, and that may quote content."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg, record.args = f"{record.getMessage().rstrip()}: {bug_place(record.exc_info[1])}", ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+def log_config() -> dict[str, Any]:
+    """uvicorn's own, and asyncio's lines with it, both without content."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["filters"] = {"without_content": {"()": WithoutContent}}
+    config["handlers"]["default"]["filters"] = ["without_content"]
+    config["loggers"]["asyncio"] = {"handlers": ["default"], "level": "WARNING", "propagate": False}
+    return config
+
+
 def serve_config(app: ASGIApp, *, host: str, port: int, header_seconds: float = 10.0) -> uvicorn.Config:
     """How LibraGate is served: no access log (records are the log), no server header, no trust in proxy headers."""
     protocol = type("Protocol", (DeadlineProtocol,), {"header_seconds": header_seconds})
@@ -75,6 +101,7 @@ def serve_config(app: ASGIApp, *, host: str, port: int, header_seconds: float = 
         lifespan="on",
         access_log=False,
         log_level="warning",
+        log_config=log_config(),
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=65_536,

@@ -1,4 +1,4 @@
-"""Guards are asked and the policy answers. The one place where a guard's failure is met."""
+"""Runs all guards on a conversation and applies the policy. Guard failures become decisions here and nowhere else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from gateway.policy.policy import Action, Decision, Policy, Reason, decide, wors
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardError, GuardTimeout
 from guard_runtime.guard import Guard
-from guard_runtime.verdict import Coverage, Span, Unread, Verdict
+from guard_runtime.verdict import Coverage, Span, Unread, UnreadReason, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Everything one look at a conversation gave. `decision` is the worst of `decisions`."""
+    """Everything that one check of a conversation gave. `decision` is the worst of `decisions`."""
 
     decision: Decision
     decisions: tuple[Decision, ...] = ()
@@ -36,7 +36,7 @@ class Judgement:
 
 
 def together(judgements: Sequence[Judgement], direction: Direction) -> Judgement:
-    """Looks at several things at once, as one."""
+    """Several judgements made at the same time, as one."""
     decisions = tuple(decision for judgement in judgements for decision in judgement.decisions)
     return Judgement(
         decision=worst_of(decisions, direction),
@@ -63,19 +63,22 @@ class Judge:
 
     @property
     def version(self) -> str:
-        """Which guards speak here, for headers and records: `libra-mini@0.1.0,rules@1`."""
+        """The guards and their versions, for headers and records: `libra-mini@0.1.0,rules@1`."""
         return ",".join(f"{guard.name}@{guard.version}" for guard in self.guards)
 
     async def judge(self, policy: Policy, conversation: Conversation) -> Judgement:
         """What to do with this conversation. Never raises for a guard's failure: the policy answers for it, and for
-        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: nobody has looked."""
+        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: there is no verdict then."""
         started = now()
         answers = _Answers()
         if self.guards:
             async with anyio.create_task_group() as tasks:
                 for guard in self.guards:
                     tasks.start_soon(self._ask, guard, policy, conversation, answers)
-        unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
+        unread = (
+            *(Unread(part.path, UnreadReason.MEDIA) for part in conversation.unreadable),
+            *_unread_by_all(answers.verdicts),
+        )
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
         return Judgement(
@@ -109,7 +112,7 @@ class Judge:
 
 
 def _unread_by_all(verdicts: Sequence[Verdict]) -> tuple[Unread, ...]:
-    """What a guard says it did not look at. One guard's reading does not stand in for another's."""
+    """What a guard says it did not read. One guard's reading does not stand in for another's."""
     return tuple(unread for verdict in verdicts for unread in verdict.coverage.unread)
 
 
@@ -120,12 +123,5 @@ def _unreadable(policy: Policy, conversation: Conversation, unread: Sequence[Unr
 
 
 def is_outage(decision: Decision) -> bool:
-    """Whether a block says "nobody could look" rather than "this is harmful"."""
+    """Whether a block says "the check could not be completed" rather than "this is harmful"."""
     return decision.reason is Reason.GUARD_FAILURE and decision.action is Action.BLOCK
-
-
-def named(bug: BaseException) -> str:
-    """What was raised, by its class: a bug's own words may quote the text."""
-    if isinstance(bug, BaseExceptionGroup):
-        return ", ".join(map(named, bug.exceptions))
-    return type(bug).__name__

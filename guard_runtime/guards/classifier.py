@@ -25,7 +25,7 @@ from guard_runtime.text.encodings import decoded_runs
 from guard_runtime.text.language import language_of
 from guard_runtime.text.normalise import VERSION, compatible, normalise
 from guard_runtime.text.windows import Slice, windows
-from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Coverage, Unread, UnreadReason, Verdict
 
 FAMILY = "classifier"
 
@@ -212,14 +212,14 @@ class Classifier:
     def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
         if gap is not None:
             places = encoding.offsets
-            yield Unread(passage.path, "too_long", places[gap[1]][0] - places[gap[0]][0])
+            yield Unread(passage.path, UnreadReason.TOO_LONG, places[gap[1]][0] - places[gap[0]][0])
         unknown = self._unknown_letters(text, encoding)
         if unknown >= MIN_UNKNOWN and unknown > MAX_UNKNOWN_SHARE * sum(map(str.isalpha, text)):
-            yield Unread(passage.path, "unknown_tokens", unknown)
+            yield Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, unknown)
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        into one unknown token (docs/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -264,7 +264,7 @@ def readings(text: str) -> tuple[str, ...]:
 
 
 def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
+    """The tokenizer in this file, reading control tokens in a text as text (docs/faults.md, M)."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file

@@ -15,7 +15,7 @@ from guard_runtime.serving.batcher import Priority
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.text.scripts import is_han
 from guard_runtime.text.windows import Windows, windows
-from guard_runtime.verdict import Coverage, Unread, Verdict, worst
+from guard_runtime.verdict import Coverage, Unread, UnreadReason, Verdict, worst
 
 
 class DescribedModel(Protocol):
@@ -218,7 +218,7 @@ def _left_out(parts: Sequence[Part], limits: ReadLimits) -> Iterator[Unread]:
     for part in parts:
         gap = _sections(part.text or "", limits).unread
         if gap is not None:
-            yield Unread(part.path, "too_long", gap[1] - gap[0])
+            yield Unread(part.path, UnreadReason.TOO_LONG, gap[1] - gap[0])
 
 
 def _joined(texts: Sequence[str], limits: ReadLimits) -> str:

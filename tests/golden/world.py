@@ -35,7 +35,7 @@ from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardFailed, GuardOverloaded
 from guard_runtime.guard import Guard
 from guard_runtime.guards.scripted import ScriptedGuard, words
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Unread, UnreadReason, Verdict
 from tests.gateway.dialects import full_embeddings
 from tests.gateway.dialects.choices import full_chat, full_completions
 from tests.gateway.dialects.messages import full_messages
@@ -198,7 +198,7 @@ class _Partial(ScriptedGuard):
 
     async def check(self, conversation: Conversation) -> Verdict:
         verdict = await super().check(conversation)
-        unread = tuple(Unread(part.path, "too_long", 7) for part in conversation.judged)
+        unread = tuple(Unread(part.path, UnreadReason.TOO_LONG, 7) for part in conversation.judged)
         return Verdict(self.name, verdict.scores, (), verdict.coverage + Coverage(unread=unread))
 
 

@@ -17,7 +17,7 @@ from guard_runtime.loading.options import ServingOptions
 from guard_runtime.serving.batch_observer import BatchStats
 from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, UnreadReason, Verdict
 from tests.guard_runtime import tiny
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
@@ -41,7 +41,7 @@ class Listener:
 
     def _verdict(self, passage: Passage) -> Verdict:
         scores = dict.fromkeys(CATEGORIES, 0.0) | {CRIME: 0.9 if "BAD" in passage.text else 0.1}
-        unread = (Unread(passage.path, "unknown_tokens", 3),) if "???" in passage.text else ()
+        unread = (Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, 3),) if "???" in passage.text else ()
         return Verdict(self.name, scores, (), Coverage(1, len(passage.text), 1, 5, 0, unread))
 
 
