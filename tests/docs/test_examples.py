@@ -116,3 +116,10 @@ def test_every_metric_in_the_pages_exists() -> None:
             for name in re.findall(r"libragate_[a-z_]+[a-z]", page.read_text(encoding="utf-8")):
                 plain = re.sub(r"_(bucket|count|sum)$", "", name)
                 assert plain in metrics or plain.removeprefix("libragate_").removesuffix("_total") in source, name
+
+
+def test_a_rule_that_the_pages_cite_is_at_that_line() -> None:
+    lines = (ROOT / "policies/base.yaml").read_text(encoding="utf-8").splitlines()
+    cited = {int(number) for block in TAUGHT for number in re.findall(r"policies/base\.yaml:(\d+)", block.text)}
+    assert cited
+    assert [number for number in sorted(cited) if "do:" not in lines[number - 1]] == []
