@@ -250,8 +250,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every window is read",
         CLASSIFIER,
-        "for start, end in laid.slices or ((0, 0),):",
-        "for start, end in laid.slices[:1] or ((0, 0),):",
+        "for window in laid.slices or ((0, 0),):",
+        "for window in laid.slices[:1] or ((0, 0),):",
         (
             "wire_09_length_and_padding_hide_no_question",
             "threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread",
@@ -328,8 +328,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "each category has its own score",
         "gateway/policy/policy.py",
-        "score = verdict.scores[category]",
-        "score = max(verdict.scores.values())",
+        "score = reading.scores[category]",
+        "score = max(reading.scores.values())",
         ("wire_12_fail_path_one_category_is_not_taken_for_another",),
     ),
     Mutant(
