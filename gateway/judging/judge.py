@@ -101,7 +101,7 @@ class Judge:
             answers.decisions.append(failed)
             return
         answers.verdicts.append(verdict)
-        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction))
+        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction, policy.sources))
 
     async def _verdict(self, guard: Guard, conversation: Conversation) -> Verdict:
         try:

@@ -53,7 +53,7 @@ class Pipeline:
         builder.model, builder.stream = str(exchange.body["model"]), exchange.dialect.streams(exchange.body)
         builder.prompt(exchange.conversation)
         builder.replies = []
-        prompt, trusted = split_trusted(exchange.conversation, exchange.policy.trust)
+        prompt, trusted = split_trusted(exchange.conversation, exchange.policy.sources.trusted)
         builder.saw(Direction.PROMPT, trusted, trusted=True)
         prompt = await self._readers.read(prompt)
         judgement = await self._judged(exchange, prompt, builder)

@@ -245,7 +245,7 @@ class _Relay:
                 self._reading.cancel()
                 self._buffer.end(exc, discard=True)
         if self._buffer.ended and not self._buffer:
-            self._gate.end(torn=not self._complete)
+            self._gate.end(complete=self._complete)
 
     async def _forward(self, events: Sequence[Free]) -> None:
         if not events:

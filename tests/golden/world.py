@@ -26,8 +26,8 @@ from gateway.policy.policy import (
     Rule,
     StreamMode,
     StreamSettings,
-    Trusted,
 )
+from gateway.policy.sources import Sources, Treatment
 from gateway.tenants.limits import Limits
 from gateway.upstreams.boundary import provider_error
 from gateway.upstreams.upstream import Pause, Scripted, Step
@@ -146,8 +146,8 @@ POLICIES: Mapping[str, Policy] = {
     "unreadable_allowed": _policy(on_unreadable=Action.ALLOW),
     "unreadable_logged": _policy(on_unreadable=Action.LOG),
     "unreadable_safe_message": _policy(on_unreadable=Action.REWRITE),
-    "trust_system": _policy(trust=frozenset({Trusted.SYSTEM})),
-    "trust_tools": _policy(trust=frozenset({Trusted.TOOLS})),
+    "trust_system": _policy(sources=Sources(system=Treatment.TRUST)),
+    "trust_tools": _policy(sources=Sources(tools=Treatment.TRUST)),
     "record_text": _policy(record_text=True),
     "record_text_masked": _policy(Action.REWRITE, Rewrite.MASK, record_text=True),
     "scores": _policy(expose_scores=True),
