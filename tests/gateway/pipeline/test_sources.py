@@ -87,7 +87,7 @@ def test_what_personal_data_masks_is_masked_before_the_other_guards_read_it() ->
     parts = Parts(guards=(Rules(), guarded(model)), policy=policy, upstream=upstream)
     with served(parts.gateway) as url:
         assert asked(url, ("user", f"my phone is {PHONE}, fill in the form")).status_code == 200
-    assert model.read == ["my phone is [redacted:phone], fill in the form"]
+    assert model.read[0] == "my phone is [redacted:phone], fill in the form"
     assert PHONE not in str(upstream.asked)
 
 
@@ -96,7 +96,7 @@ def test_personal_data_that_is_not_masked_is_read_as_it_is() -> None:
     parts = Parts(guards=(Rules(), guarded(model)), policy=blocking(Action.LOG))
     with served(parts.gateway) as url:
         asked(url, ("user", f"my phone is {PHONE}"))
-    assert model.read == [f"my phone is {PHONE}"]
+    assert model.read[0] == f"my phone is {PHONE}"
 
 
 TURNS = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four"), ("user", "five")]
