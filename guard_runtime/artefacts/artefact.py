@@ -113,6 +113,6 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _refuse_external_data(path: Path, model: bytes) -> None:
     """ONNX names a file with weights outside the model under the key "location"; ONNX Runtime opens it through hard
-    links (RELIABILITY finding N). Nothing else in a model of ours carries that word."""
+    links (docs/faults.md, N). Nothing else in a model of ours carries that word."""
     if b"location" in model:
         raise ArtefactRefused(f"{path}: keeps weights in another file; save it as one file")
