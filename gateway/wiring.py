@@ -26,6 +26,7 @@ from gateway.config.schema import (
     UpstreamFile,
 )
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
@@ -72,7 +73,7 @@ def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
         config.tenants,
         routes,
         limits=config.limits,
-        decoders=decoders,
+        dialects=dialects(decoders),
         explaining=explaining,
         readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
         version=version,

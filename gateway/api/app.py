@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from types import MappingProxyType
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,17 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
-from gateway.api.openapi import AZURE, document
+from gateway.api.openapi import azure_path, document
 from gateway.api.request_body import read_body, require_few
 from gateway.bugs import bug_place
-from gateway.dialects.choices.chat import Chat
-from gateway.dialects.choices.completions import Completions
 from gateway.dialects.dialect import Dialect, Json
-from gateway.dialects.embeddings import Embeddings
-from gateway.dialects.messages.messages import Messages
 from gateway.dialects.moderations import Moderations
-from gateway.dialects.prompts import Decoder
-from gateway.dialects.responses.responses import Responses
+from gateway.dialects.openai_errors import error_body
+from gateway.dialects.registry import dialects
 from gateway.errors import GatewayError, InternalError, ModelNotAllowed, ModelNotFound, NotFound
 from gateway.exchange import Exchange, Route, new_id
 from gateway.judging.azure_results import HEADER
@@ -41,32 +36,25 @@ from gateway.records.record import Auditor, LogSink, Sink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.limits import Limits
 from gateway.tenants.tenants import Tenant, Tenants, presented
-from gateway.upstreams.boundary import refuse_forbidden
+from gateway.upstreams.forbidden import refuse_forbidden
 from guard_runtime.guard import Explaining
 from guard_runtime.text.language import language_of
 
 log = logging.getLogger(__name__)
 
 MODERATIONS = Moderations()
-# Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=...
-ON_AZURE = frozenset({"chat", "completions", "embeddings"})
-
-
-def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Dialect, ...]:
-    """Every dialect that is served. `decoders` are the tokenizers of those models that take token ids."""
-    return Chat(), Completions(decoders), Responses(), Messages(), Embeddings(decoders)
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered,
-    `decoders` to its tokenizer, where that is known. `explaining`: guards that say why for the audit log."""
+    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered.
+    `explaining`: guards that say why for the audit log."""
 
     judge: Judge
     tenants: Tenants
     routes: Mapping[str, Route]
     limits: Limits = field(default_factory=Limits)
-    decoders: Mapping[str, Decoder] = field(default_factory=dict)
+    dialects: Sequence[Dialect] = field(default_factory=dialects)
     sinks: Sequence[Sink] | None = None
     explaining: Sequence[Explaining] = ()
     readers: Readers = field(default_factory=Readers)
@@ -86,21 +74,21 @@ def create_app(gateway: Gateway) -> Starlette:
         receipts,
         analyst,
     )
-    served = dialects(gateway.decoders)
+    served = gateway.dialects
     routes = [
         *(HttpRoute(dialect.path, endpoints.exchange(dialect), methods=["POST"]) for dialect in served),
         *(HttpRoute(path, endpoints.page(name, serve), methods=["GET"]) for path, name, serve in endpoints.pages()),
         HttpRoute(MODERATIONS.path, endpoints.endpoint(MODERATIONS, endpoints.moderation), methods=["POST"]),
         *(
-            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), endpoints.exchange(dialect), methods=["POST"])
+            HttpRoute(azure_path(dialect), endpoints.exchange(dialect), methods=["POST"])
             for dialect in served
-            if dialect.name in ON_AZURE
+            if dialect.azure
         ),
     ]
     app = Starlette(
         routes=routes,
         lifespan=endpoints.lifespan,
-        exception_handlers={GatewayError: _render, HTTPException: _unknown_route},
+        exception_handlers={GatewayError: _render, HTTPException: partial(_unknown_route, served)},
     )
     app.router.redirect_slashes = False  # a redirect would be a second way in
     return app
@@ -158,7 +146,7 @@ class Endpoints:
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return json_reply(document(self._gateway.version))
+        return json_reply(document(self._gateway.version, self._gateway.dialects, MODERATIONS))
 
     async def models(self, request: Request) -> Response:
         tenant = self._tenant(request)
@@ -194,7 +182,7 @@ class Endpoints:
             except GatewayError:
                 raise
             except Exception as bug:  # noqa: BLE001 - see `endpoint`
-                return self._failed(RecordBuilder(new_id(), name), bug, Chat().error)
+                return self._failed(RecordBuilder(new_id(), name), bug, error_body)
 
         return answer
 
@@ -234,10 +222,10 @@ class Endpoints:
         """The request, read and allowed. Raises `GatewayError`."""
         builder.tenant = tenant = self._tenant(request)
         body = await read_body(request, self._gateway.limits)
-        refuse_forbidden(body)
+        refuse_forbidden(body, dialect.fields.free_keys)
         if "model" in request.path_params:
             body = {**body, "model": request.path_params["model"]}
-        require_few(body, self._gateway.limits.messages)
+        require_few(body, dialect.fields.counted, self._gateway.limits.messages)
         conversation = dialect.read_request(body)
         return Exchange(
             id=builder.id,
@@ -275,11 +263,11 @@ def _model(name: str) -> dict[str, object]:
 async def _render(request: Request, exc: Exception) -> Response:
     if not isinstance(exc, GatewayError):
         raise exc
-    return json_reply(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+    return json_reply(error_body(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
-async def _unknown_route(request: Request, exc: Exception) -> Response:
+async def _unknown_route(served: Sequence[Dialect], request: Request, exc: Exception) -> Response:
     """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
-    paths = ", ".join((*(dialect.path for dialect in dialects()), MODERATIONS.path))
+    paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
     error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
     return await _render(request, error)

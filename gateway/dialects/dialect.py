@@ -1,14 +1,16 @@
-"""What one API dialect knows, and nothing else does."""
+"""The protocol of an API dialect: everything that depends on how one vendor's API is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from gateway.dialects.json_schema import NamedSchema
+from gateway.dialects.request_fields import RequestFields
 from gateway.errors import GatewayError
 from gateway.policy.policy import Decision
+from gateway.strict.strict_json import Json as Json
 from guard_runtime.conversation import Conversation, Kind, Part
 
-Json = Mapping[str, Any]
 Channel = tuple[str | int, ...]
 """Where streamed text belongs: the choice, the field, and for tool calls their index. One channel is one text."""
 
@@ -53,13 +55,35 @@ class Choice:
     parts: tuple[Part, ...]
 
 
-class Dialect(Protocol):
+class Documented(Protocol):
+    """What every endpoint says about itself; the published document is made of it."""
+
     @property
     def name(self) -> str: ...
 
     @property
     def path(self) -> str:
         """Where callers post, and where the upstream is asked."""
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a few words."""
+
+    @property
+    def error_schema(self) -> NamedSchema: ...
+
+    def error(self, error: GatewayError) -> Json:
+        """The body of a reply that reports an error."""
+
+
+class Dialect(Documented, Protocol):
+    @property
+    def fields(self) -> RequestFields:
+        """Every field of a request."""
+
+    @property
+    def azure(self) -> bool:
+        """Whether it is also served under Azure's paths, which name the model."""
 
     @property
     def speaks(self) -> bool:
@@ -76,6 +100,12 @@ class Dialect(Protocol):
         """Every string a caller can receive, but for what only repeats the request `asked`. Raises `UpstreamError` when
         it is not an answer of this dialect."""
 
+    def choices(self, body: Json) -> int:
+        """How many choices a request asks for."""
+
+    def usage(self, data: Json) -> Json:
+        """What an answer, or an event of a stream, says it has cost; empty where it says nothing."""
+
     def blocked_prompt(self, refusal: Refusal) -> Json:
         """The body of the 400 for a prompt that is blocked."""
 
@@ -90,8 +120,6 @@ class Dialect(Protocol):
 
     def with_choice(self, answer: Json, position: int, other: Json) -> Json:
         """`answer` with that choice taken from the first of `other`, its index kept; usage added up."""
-
-    def error(self, error: GatewayError) -> Json: ...
 
     def streams(self, body: Json) -> bool: ...
 

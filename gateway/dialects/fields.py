@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.dialects.dialect import Json
 from gateway.errors import BadRequest, UpstreamError
-from gateway.strict.strict_json import DuplicateKey, NotStrict, decode, flattened
+from gateway.strict.strict_json import DuplicateKey, Json, NotStrict, decode, flattened
 from guard_runtime.conversation import Kind, Part, Path
 
 JSON_MARK = "$json"
@@ -220,6 +219,12 @@ def added(usage: object, more: object) -> dict[str, Any]:
         if isinstance(value, int) and isinstance(total.get(key, 0), int):
             total[key] = total.get(key, 0) + value
     return total
+
+
+def usage_in(holder: object) -> Json:
+    """The `usage` object in an answer or event; empty where there is none."""
+    usage = holder.get("usage") if isinstance(holder, Mapping) else None
+    return usage if isinstance(usage, Mapping) else {}
 
 
 def require_event_name(name: str | None, expected: str | None) -> None:

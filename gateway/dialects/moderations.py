@@ -6,8 +6,9 @@ from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted, items, mapping, refuse_unknown, require_names, text
+from gateway.dialects.json_schema import TEXT, NamedSchema, Schema, named, one_of, record, some
 from gateway.dialects.media import media_part, of_url
-from gateway.dialects.openai_errors import error_body
+from gateway.dialects.openai_errors import ERROR, error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy.policy import Action, Decision, worst_of
 from guard_runtime.conversation import Conversation, Direction, MediaKind, Part, Path, Role, Turn
@@ -32,6 +33,33 @@ OPENAI: Mapping[str, tuple[Category, ...]] = {
 }
 """OpenAI's categories (https://platform.openai.com/docs/guides/moderation) by ours. Our guards do not tell apart what
 the empty ones name: they are never set, and what belongs there is flagged under a category of ours."""
+
+
+_DIRECTION: Schema = named("prompt", "response")
+_FLAGS: Schema = {"type": "object", "additionalProperties": {"type": "boolean"}}
+_PART: Schema = one_of(
+    record(("type", "text"), type=named("text"), text=TEXT),
+    record(("type", "image_url"), type=named("image_url"), image_url=record(("url",), url=TEXT)),
+)
+REQUEST: Schema = record(
+    ("input",),
+    model=TEXT,
+    input=one_of(TEXT, some(TEXT, MAX_INPUTS), some(_PART)),
+    libragate=one_of(
+        {**record(("direction",), direction=named("prompt")), "additionalProperties": False},
+        {**record(("direction",), direction=named("response"), prompt=TEXT), "additionalProperties": False},
+    ),
+)
+_RESULT: Schema = record(
+    ("flagged", "categories", "category_scores", "libragate"),
+    flagged={"type": "boolean"},
+    categories=_FLAGS,
+    category_scores={"type": "object", "additionalProperties": {"type": "number"}},
+    libragate=record(
+        ("direction", "action", "reason", "categories"), direction=_DIRECTION, action=TEXT, categories=_FLAGS
+    ),
+)
+ANSWER = NamedSchema("Moderation", record(("id", "model", "results"), id=TEXT, model=TEXT, results=some(_RESULT)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +88,10 @@ class Moderations:
 
     name = "moderations"
     path = "/v1/moderations"
+    summary = "Texts judged by the guards that serve here"
+    request_schema = REQUEST
+    answer_schema = ANSWER
+    error_schema = ERROR
 
     def read_request(self, body: Json) -> tuple[Conversation, ...]:
         """One conversation for each input. A string is one input, a list of strings as many; a list of parts is one.

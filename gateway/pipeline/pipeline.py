@@ -53,7 +53,7 @@ class Pipeline:
         builder.model, builder.stream = str(exchange.body["model"]), exchange.dialect.streams(exchange.body)
         builder.prompt(exchange.conversation)
         builder.replies = []
-        prompt, trusted = split_trusted(exchange.conversation, exchange.policy.trust)
+        prompt, trusted = split_trusted(exchange.conversation, exchange.policy.trust, exchange.dialect.fields.system)
         builder.saw(Direction.PROMPT, trusted, trusted=True)
         prompt = await self._readers.read(prompt)
         judgement = await self._judged(exchange, prompt, builder)
@@ -123,7 +123,7 @@ class Pipeline:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
         finally:
             builder.spend("upstream", now() - started)
-        builder.used(answer)
+        builder.used(exchange.dialect.usage(answer))
         return answer
 
     async def _answered(

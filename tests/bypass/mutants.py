@@ -439,7 +439,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a caller's own host is refused at every depth",
-        "gateway/upstreams/boundary.py",
+        "gateway/upstreams/forbidden.py",
         "        waiting.extend(",
         "        tuple(",
         ("threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth",),

@@ -1,9 +1,9 @@
 """POST /v1/chat/completions"""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.dialects.choices.chat_fields import FIELDS
 from gateway.dialects.choices.chat_stream import CHOICE_KNOWN, ChatDelta, logprobs_text
 from gateway.dialects.choices.choice_stream import ChoiceStream
 from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
@@ -19,10 +19,10 @@ from gateway.dialects.fields import (
     require_names,
     strangers,
     text,
+    usage_in,
 )
 from gateway.dialects.media import media_part, of_sound, of_url
-from gateway.dialects.openai_errors import blocked_body, error_body
-from gateway.dialects.options import Options
+from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Media, MediaKind, Part, Path, Role, Turn
@@ -47,45 +47,6 @@ DEFINITIONS: Mapping[str, Kind] = {
     "web_search_options": Kind.TEXT,
 }
 
-OPTIONS = Options(
-    read=frozenset({"model", "messages", "prediction", *DEFINITIONS}),
-    # Strings that are no content: names and ids that no model reads, each held to an identifier's shape.
-    names=frozenset(
-        {
-            "user",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "service_tier",
-            "reasoning_effort",
-            "reasoning",
-            "thinking",
-            "verbosity",
-            "modalities",
-            "audio",
-            "stream_options",
-            "logit_bias",
-        }
-    ),
-    numbers={
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "presence_penalty": (-2, 2),
-        "frequency_penalty": (-2, 2),
-        "n": (1, 128),
-        "max_tokens": (0, math.inf),
-        "max_completion_tokens": (0, math.inf),
-        "top_logprobs": (0, 20),
-        "seed": (-math.inf, math.inf),
-    },
-    whole=frozenset({"n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed"}),
-    flags=frozenset({"stream", "logprobs", "parallel_tool_calls", "store"}),
-    objects=frozenset(
-        {"stream_options", "response_format", "logit_bias", "prediction", "audio", "web_search_options", "thinking"}
-    ),
-    lists=frozenset({"tools", "functions", "modalities"}),
-)
-
 # A message's strings: those of MESSAGE_TEXT are content, those of MESSAGE_NAMES are names, the rest has its own reader.
 MESSAGE_TEXT: Mapping[str, Kind] = {
     "refusal": Kind.REFUSAL,
@@ -106,11 +67,15 @@ TEXT_PARTS: Mapping[str, Kind] = {"text": Kind.TEXT, "refusal": Kind.REFUSAL}
 class Chat:
     name = "chat"
     path = "/v1/chat/completions"
+    summary = "Chat completions"
+    fields = FIELDS
+    error_schema = ERROR
+    azure = True
     speaks = True
     annotates = True
 
     def read_request(self, body: Json) -> Conversation:
-        OPTIONS.check(body)
+        FIELDS.check(body)
         if not body.get("messages"):
             raise BadRequest("messages must be a list with at least one message", param="messages")
         options = tuple(_definitions(body))
@@ -119,6 +84,12 @@ class Chat:
 
     def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
+
+    def choices(self, body: Json) -> int:
+        return int(body.get("n") or 1)
+
+    def usage(self, data: Json) -> Json:
+        return usage_in(data)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
@@ -153,7 +124,7 @@ class Chat:
         return ChoiceStream(
             ChatDelta(structured=_structured(body)),
             {"id": "chatcmpl-", "object": "chat.completion.chunk", "created": 0, "model": body["model"]},
-            expected=int(body.get("n") or 1),
+            expected=self.choices(body),
             usage=(body.get("stream_options") or {}).get("include_usage") is True,
         )
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from gateway.dialects.choices.choice_stream import joined_texts, objects, texts
 from gateway.dialects.choices.choices import CHOICE_NAMES, is_index
-from gateway.dialects.choices.logprobs import spelled
 from gateway.dialects.dialect import Channel, Delta, Json, Refusal
 from gateway.dialects.fields import carries_text, strings, unread
+from gateway.dialects.logprobs import spelled
 from gateway.errors import UpstreamError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Kind

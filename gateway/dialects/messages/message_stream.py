@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
 from gateway.dialects.fields import joined, only_names, provider_failed, require_event_name, strings, text, unread
+from gateway.dialects.json_schema import TEXT, NamedSchema, named, record
 from gateway.dialects.messages.message_blocks import block_parts, is_seal
 from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
 from gateway.policy.policy import Action
@@ -27,6 +28,10 @@ ERROR_TYPES: Mapping[int, str] = {
     429: "rate_limit_error",
     504: "timeout_error",
 }
+ERROR = NamedSchema(
+    "AnthropicError",
+    record(("type", "error"), type=named("error"), error=record(("type", "message"), type=TEXT, message=TEXT)),
+)
 MAX_INDEX = 1024
 
 

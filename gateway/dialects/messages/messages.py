@@ -1,6 +1,5 @@
 """POST /v1/messages, Anthropic's API"""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.dialect import Choice, Json, Refusal
@@ -16,41 +15,23 @@ from gateway.dialects.fields import (
     require_names,
     text,
     unread,
+    usage_in,
 )
 from gateway.dialects.messages.message_blocks import content, tool_parts
+from gateway.dialects.messages.message_fields import FIELDS
 from gateway.dialects.messages.message_stream import (
     ANSWER_NAMES,
+    ERROR,
     MessageStream,
     answer_fields,
     error_body,
     refused_message,
 )
-from gateway.dialects.options import Options
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
 ROLES: Mapping[str, Role] = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 
-OPTIONS = Options(
-    read=frozenset({"model", "messages", "system", "stop_sequences", "tools", "tool_choice", "output_config"}),
-    names=frozenset(
-        {
-            "betas",
-            "cache_control",
-            "context_management",
-            "diagnostics",
-            "inference_geo",
-            "service_tier",
-            "speed",
-            "thinking",
-        }
-    ),
-    numbers={"max_tokens": (1, math.inf), "temperature": (0, 1), "top_p": (0, 1), "top_k": (0, math.inf)},
-    whole=frozenset({"max_tokens", "top_k"}),
-    flags=frozenset({"stream"}),
-    objects=frozenset({"thinking", "tool_choice", "output_config", "context_management"}),
-    lists=frozenset({"tools", "stop_sequences"}),
-)
 STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
 """What would put before the model what no guard here can read: stored files and skills, servers that are not ours."""
 
@@ -58,6 +39,10 @@ STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
 class Messages:
     name = "messages"
     path = "/v1/messages"
+    summary = "Anthropic's messages"
+    fields = FIELDS
+    error_schema = ERROR
+    azure = False
     speaks = True
     annotates = False
 
@@ -67,7 +52,7 @@ class Messages:
                 raise BadRequest(
                     f"{name} would let the model read what no guard here can read: leave it out.", param=name
                 )
-        OPTIONS.check(body)
+        FIELDS.check(body)
         if not body.get("messages"):
             raise BadRequest("messages must be a list with at least one message", param="messages")
         definitions = tuple(require_known(_definitions(body)))
@@ -84,6 +69,12 @@ class Messages:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
         known = frozenset({"content", "stop_sequence", "stop_details"})
         return (Choice(0, (*parts, *(Part((key,), None) for key in unread(answer, known, ANSWER_NAMES)))),)
+
+    def choices(self, body: Json) -> int:
+        return 1
+
+    def usage(self, data: Json) -> Json:
+        return usage_in(data)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         error = {"type": "invalid_request_error", "message": refusal.text, "code": refusal.code}

@@ -7,9 +7,9 @@ package 3.54 has it.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gateway.dialects.choices.logprobs import spelled
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
+from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path, Role

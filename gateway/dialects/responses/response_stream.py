@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.dialects.choices.logprobs import spelled
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
 from gateway.dialects.fields import JSON_MARK, provider_failed, require_event_name, strings, unread
+from gateway.dialects.logprobs import spelled
 from gateway.dialects.responses.response_events import (
     EVENT_NAMES,
     HOLDERS,

@@ -1,6 +1,5 @@
 """POST /v1/responses"""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.dialect import Choice, Json, Refusal
@@ -15,45 +14,16 @@ from gateway.dialects.fields import (
     require_names,
     text,
     unread,
+    usage_in,
 )
-from gateway.dialects.openai_errors import blocked_body, error_body
-from gateway.dialects.options import Options
+from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
+from gateway.dialects.responses.response_fields import FIELDS
 from gateway.dialects.responses.response_items import item_parts, role_of, tool_parts, type_of
 from gateway.dialects.responses.response_refusal import refused_response
 from gateway.dialects.responses.response_stream import ResponseStream
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
-OPTIONS = Options(
-    read=frozenset({"model", "input", "instructions", "tools", "tool_choice", "text"}),
-    names=frozenset(
-        {
-            "context_management",
-            "include",
-            "moderation",
-            "prompt_cache_key",
-            "prompt_cache_options",
-            "prompt_cache_retention",
-            "reasoning",
-            "safety_identifier",
-            "service_tier",
-            "stream_options",
-            "truncation",
-            "user",
-        }
-    ),
-    numbers={
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "max_output_tokens": (0, math.inf),
-        "max_tool_calls": (0, math.inf),
-        "top_logprobs": (0, 20),
-    },
-    whole=frozenset({"max_output_tokens", "max_tool_calls", "top_logprobs"}),
-    flags=frozenset({"stream", "store", "parallel_tool_calls", "background"}),
-    objects=frozenset({"text", "reasoning", "stream_options"}),
-    lists=frozenset({"tools", "include"}),
-)
 STORED: Mapping[str, str] = {
     "previous_response_id": "Send the earlier turns in input.",
     "conversation": "Send the earlier turns in input.",
@@ -105,12 +75,16 @@ ANSWER_NAMES = frozenset(
 class Responses:
     name = "responses"
     path = "/v1/responses"
+    summary = "Responses"
+    fields = FIELDS
+    error_schema = ERROR
+    azure = False
     speaks = True
     annotates = False
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)
-        OPTIONS.check(body)
+        FIELDS.check(body)
         definitions = tuple(require_known(_definitions(body)))
         turns = [Turn(Role.SYSTEM, definitions)] if definitions else []
         given = body.get("input")
@@ -125,6 +99,12 @@ class Responses:
             return (Choice(0, tuple(response_parts(answer, asked or {}))),)
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
+
+    def choices(self, body: Json) -> int:
+        return 1
+
+    def usage(self, data: Json) -> Json:
+        return usage_in(data)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
