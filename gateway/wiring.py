@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 import guard_runtime
-from gateway.api.app import Gateway
+from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.config.loader import Config
 from gateway.config.schema import (
     CascadeFile,
@@ -60,24 +60,41 @@ def judge_of(config: Config) -> Judge:
 
 def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
     """Raises `ConfigError` when an upstream lacks something on this machine."""
-    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
-    routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
-    decoders = {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
-    explaining = [
-        explainer
-        for file, guard in zip(config.guards, judge.guards, strict=False)
-        for explainer in _explaining(file, guard)
-    ]
-    return Gateway(
+    runtime = runtime_of(config, judge, version)
+    return Gateway(runtime, snapshot_of(config, runtime))
+
+
+def runtime_of(config: Config, judge: Judge, version: str) -> Runtime:
+    """What lives as long as the process. Of the upstreams, those that a model or a reader uses."""
+    used = {file.upstream for file in config.models.values()} | {file.upstream for file in config.readers.values()}
+    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items() if name in used}
+    return Runtime(
         judge,
-        config.tenants,
-        routes,
-        limits=config.limits,
-        dialects=dialects(decoders),
-        explaining=explaining,
+        upstreams,
         readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        dialects=dialects(
+            {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
+        ),
+        explaining=[
+            explainer
+            for file, guard in zip(config.guards, judge.guards, strict=False)
+            for explainer in _explaining(file, guard)
+        ],
         version=version,
     )
+
+
+def snapshot_of(config: Config, runtime: Runtime) -> Snapshot:
+    """What a reload may replace. Raises `ConfigError` for a model whose upstream this process did not start."""
+    mistakes = [
+        f"model {name}: the upstream {file.upstream} was not there at the start -- restart the gateway"
+        for name, file in config.models.items()
+        if file.upstream not in runtime.upstreams
+    ]
+    if mistakes:
+        raise ConfigError(tuple(mistakes))
+    routes = {name: Route(runtime.upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
+    return Snapshot(config.tenants, routes, config.limits)
 
 
 def _explaining(file: GuardFile, guard: Guard) -> list[Explaining]:

@@ -1,9 +1,8 @@
 """The ASGI application: which routes there are, what they need, and how each error leaves."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -16,28 +15,24 @@ from starlette.routing import Route as HttpRoute
 
 from gateway.api.openapi import azure_path, document
 from gateway.api.request_body import read_body, require_few
+from gateway.api.runtime import Gateway, Snapshot
 from gateway.bugs import bug_place
 from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.moderations import Moderations
 from gateway.dialects.openai_errors import error_body
-from gateway.dialects.registry import dialects
-from gateway.errors import GatewayError, InternalError, ModelNotAllowed, ModelNotFound, NotFound
-from gateway.exchange import Exchange, Route, new_id
+from gateway.errors import GatewayError, InternalError, NotFound
+from gateway.exchange import Exchange, new_id
 from gateway.judging.azure_results import HEADER
-from gateway.judging.judge import Judge
-from gateway.judging.media import Readers
 from gateway.pipeline.moderation import ModerationPipeline
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import json_reply
 from gateway.records.explanations import Analyst
 from gateway.records.receipts import Receipts
-from gateway.records.record import Auditor, LogSink, Sink
+from gateway.records.record import Auditor, LogSink
 from gateway.telemetry.metrics import Metrics
-from gateway.tenants.limits import Limits
-from gateway.tenants.tenants import Tenant, Tenants, presented
+from gateway.tenants.tenants import Tenant, presented
 from gateway.upstreams.forbidden import refuse_forbidden
-from guard_runtime.guard import Explaining
 from guard_runtime.text.language import language_of
 
 log = logging.getLogger(__name__)
@@ -45,36 +40,21 @@ log = logging.getLogger(__name__)
 MODERATIONS = Moderations()
 
 
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """Everything a running gateway is made of. `routes` maps the public name of a model to where it is answered.
-    `explaining`: guards that say why for the audit log."""
-
-    judge: Judge
-    tenants: Tenants
-    routes: Mapping[str, Route]
-    limits: Limits = field(default_factory=Limits)
-    dialects: Sequence[Dialect] = field(default_factory=dialects)
-    sinks: Sequence[Sink] | None = None
-    explaining: Sequence[Explaining] = ()
-    readers: Readers = field(default_factory=Readers)
-    version: str = "0"
-
-
 def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
     metrics = Metrics()
     receipts = Receipts()
-    kept = [LogSink()] if gateway.sinks is None else gateway.sinks
-    analyst = Analyst(gateway.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
+    runtime = gateway.runtime
+    kept = [LogSink()] if runtime.sinks is None else runtime.sinks
+    analyst = Analyst(runtime.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
     endpoints = Endpoints(
         gateway,
-        Pipeline(gateway.judge, (*kept, metrics, receipts, analyst), gateway.readers),
+        Pipeline(runtime.judge, (*kept, metrics, receipts, analyst), runtime.readers),
         metrics,
         receipts,
         analyst,
     )
-    served = gateway.dialects
+    served = runtime.dialects
     routes = [
         *(HttpRoute(dialect.path, endpoints.exchange(dialect), methods=["POST"]) for dialect in served),
         *(HttpRoute(path, endpoints.page(name, serve), methods=["GET"]) for path, name, serve in endpoints.pages()),
@@ -105,29 +85,30 @@ class Endpoints:
         self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, analyst: Analyst
     ) -> None:
         self._gateway = gateway
+        self._runtime = gateway.runtime
         self._analyst = analyst
         self._pipeline = pipeline
         self._metrics = metrics
         self._receipts = receipts
-        self._moderations = ModerationPipeline(gateway.judge, MODERATIONS, pipeline.write, gateway.readers)
+        self._moderations = ModerationPipeline(
+            gateway.runtime.judge, MODERATIONS, pipeline.write, gateway.runtime.readers
+        )
         self._up = False
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for guard in self._gateway.judge.guards:
+            for guard in self._runtime.judge.guards:
                 await stack.enter_async_context(guard.running())
                 self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
                 self._metrics.counts(guard)
-            if self._gateway.explaining:
+            if self._runtime.explaining:
                 await stack.enter_async_context(self._analyst.running())
                 self._metrics.counts(self._analyst)
-            asked = (*(route.upstream for route in self._gateway.routes.values()), *self._gateway.readers.upstreams)
-            for upstream in {id(upstream): upstream for upstream in asked}.values():
+            for upstream in self._runtime.every_upstream:
                 await stack.enter_async_context(upstream.running())
-            self._metrics.serving(self._gateway.version, self._gateway.judge.version)
-            for tenant in self._gateway.tenants:
-                self._metrics.policy(tenant.id, tenant.policy.hash)
+            self._metrics.serving(self._runtime.version, self._runtime.judge.version)
+            self._metrics.policies(lambda: self._gateway.snapshot.tenants)
             self._up = True
             yield
             self._up = False
@@ -137,29 +118,31 @@ class Endpoints:
 
     async def ready(self, request: Request) -> Response:
         """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
-        down = [guard.name for guard in self._gateway.judge.guards if not guard.alive]
+        down = [guard.name for guard in self._runtime.judge.guards if not guard.alive]
         up = self._up and not down
-        body = {"ready": up, "guard": self._gateway.judge.version, "down": down}
+        body = {"ready": up, "guard": self._runtime.judge.version, "down": down}
         return json_reply(body, status=200 if up else 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return json_reply(document(self._gateway.version, self._gateway.dialects, MODERATIONS))
+        return json_reply(document(self._runtime.version, self._runtime.dialects, MODERATIONS))
 
     async def models(self, request: Request) -> Response:
-        tenant = self._tenant(request)
-        return json_reply({"object": "list", "data": [_model(name) for name in self._allowed(tenant)]})
+        snapshot = self._gateway.snapshot
+        names = snapshot.models_of(_tenant(snapshot, request))
+        return json_reply({"object": "list", "data": [_model(name) for name in names]})
 
     async def model(self, request: Request) -> Response:
-        tenant = self._tenant(request)
+        snapshot = self._gateway.snapshot
         name = request.path_params["model"]
-        self._route(tenant, name)
+        snapshot.route(_tenant(snapshot, request), name)
         return json_reply(_model(name))
 
     async def receipt(self, request: Request) -> Response:
-        return json_reply(self._receipts.find(request.path_params["case"], self._tenant(request).id))
+        tenant = _tenant(self._gateway.snapshot, request)
+        return json_reply(self._receipts.find(request.path_params["case"], tenant.id))
 
     def pages(self) -> tuple[tuple[str, str, Endpoint], ...]:
         """What is served beside the dialects: path, name in records, endpoint."""
@@ -209,51 +192,44 @@ class Endpoints:
 
     def exchange(self, dialect: Dialect) -> Endpoint:
         async def serve(request: Request, builder: RecordBuilder) -> Response:
-            return await self._pipeline.serve(await self._exchange(request, dialect, builder), builder)
+            exchange = await _read_exchange(self._gateway.snapshot, request, dialect, builder)
+            return await self._pipeline.serve(exchange, builder)
 
         return self.endpoint(dialect, serve)
 
     async def moderation(self, request: Request, builder: RecordBuilder) -> Response:
-        builder.tenant = tenant = self._tenant(request)
-        inputs = MODERATIONS.read_request(await read_body(request, self._gateway.limits))
+        snapshot = self._gateway.snapshot
+        builder.tenant = tenant = _tenant(snapshot, request)
+        inputs = MODERATIONS.read_request(await read_body(request, snapshot.limits))
         return await self._moderations.serve(tenant, inputs, builder)
 
-    async def _exchange(self, request: Request, dialect: Dialect, builder: RecordBuilder) -> Exchange:
-        """The request, read and allowed. Raises `GatewayError`."""
-        builder.tenant = tenant = self._tenant(request)
-        body = await read_body(request, self._gateway.limits)
-        refuse_forbidden(body, dialect.fields.free_keys)
-        if "model" in request.path_params:
-            body = {**body, "model": request.path_params["model"]}
-        require_few(body, dialect.fields.counted, self._gateway.limits.messages)
-        conversation = dialect.read_request(body)
-        return Exchange(
-            id=builder.id,
-            tenant=tenant,
-            dialect=dialect,
-            body=body,
-            conversation=conversation,
-            route=self._route(tenant, body["model"]),
-            language=language_of(conversation.question),
-            created=int(datetime.now(UTC).timestamp()),
-            annotated=request.headers.get(HEADER, "").lower() == "true",
-        )
 
-    def _tenant(self, request: Request) -> Tenant:
-        headers = request.headers
-        api_keys = [*headers.getlist("x-api-key"), *headers.getlist("api-key")]
-        return self._gateway.tenants.find(presented(headers.getlist("authorization"), api_keys))
+async def _read_exchange(snapshot: Snapshot, request: Request, dialect: Dialect, builder: RecordBuilder) -> Exchange:
+    """The request, read and allowed. Raises `GatewayError`."""
+    builder.tenant = tenant = _tenant(snapshot, request)
+    body = await read_body(request, snapshot.limits)
+    refuse_forbidden(body, dialect.fields.free_keys)
+    if "model" in request.path_params:
+        body = {**body, "model": request.path_params["model"]}
+    require_few(body, dialect.fields.counted, snapshot.limits.messages)
+    conversation = dialect.read_request(body)
+    return Exchange(
+        id=builder.id,
+        tenant=tenant,
+        dialect=dialect,
+        body=body,
+        conversation=conversation,
+        route=snapshot.route(tenant, body["model"]),
+        language=language_of(conversation.question),
+        created=int(datetime.now(UTC).timestamp()),
+        annotated=request.headers.get(HEADER, "").lower() == "true",
+    )
 
-    def _allowed(self, tenant: Tenant) -> list[str]:
-        return [name for name in self._gateway.routes if name in tenant.models]
 
-    def _route(self, tenant: Tenant, model: str) -> Route:
-        if model not in self._gateway.routes:
-            names = ", ".join(self._allowed(tenant)) or "none"
-            raise ModelNotFound(f"There is no model {model[:64]!r} here. You may use: {names}.", param="model")
-        if model not in tenant.models:
-            raise ModelNotAllowed(f"This key may not use the model {model[:64]!r}.", param="model")
-        return self._gateway.routes[model]
+def _tenant(snapshot: Snapshot, request: Request) -> Tenant:
+    headers = request.headers
+    api_keys = [*headers.getlist("x-api-key"), *headers.getlist("api-key")]
+    return snapshot.tenants.find(presented(headers.getlist("authorization"), api_keys))
 
 
 def _model(name: str) -> dict[str, object]:

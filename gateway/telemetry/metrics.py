@@ -1,15 +1,16 @@
 """What Prometheus reads: every record counted once, in the same place it is written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.records.explanations import Analyst
 from gateway.records.record import Record
+from gateway.tenants.tenants import Tenant
 from guard_runtime.guard import Counting, Guard
 
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -44,9 +45,8 @@ class Metrics:
             "Streamed characters that left before a guard cleared them; 0 in hold mode",
             registry=self.registry,
         )
-        self._policies = Gauge(
-            "libragate_policy_info", "The policies being served", ("tenant", "hash"), registry=self.registry
-        )
+        self._policies = _Policies()
+        self.registry.register(self._policies)
         self._build = Gauge("libragate_build_info", "What is running", ("version", "guard"), registry=self.registry)
         self._queue = Gauge(
             "libragate_guard_queue_depth", "Checks waiting for a guard", ("guard",), registry=self.registry
@@ -75,8 +75,10 @@ class Metrics:
     def serving(self, version: str, guard: str) -> None:
         self._build.labels(version, guard).set(1)
 
-    def policy(self, tenant: str, digest: str) -> None:
-        self._policies.labels(tenant, digest).set(1)
+    def policies(self, tenants: Callable[[], Iterable[Tenant]]) -> None:
+        """Reads which tenants are served, and under which policies, whenever it is asked: none that has been replaced
+        is left over."""
+        self._policies.tenants = tenants
 
     def write(self, record: Record) -> None:
         tenant = record.tenant or "none"
@@ -118,4 +120,17 @@ class _Work(Collector):
         for name, guard in self.guards.items():
             for what, count in guard.counts().items():
                 family.add_metric((name, what), count)
+        yield family
+
+
+class _Policies(Collector):
+    """The policies in force."""
+
+    def __init__(self) -> None:
+        self.tenants: Callable[[], Iterable[Tenant]] = tuple
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("libragate_policy_info", "The policies being served", labels=("tenant", "hash"))
+        for tenant in self.tenants():
+            family.add_metric((tenant.id, tenant.policy.hash), 1)
         yield family

@@ -323,12 +323,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "nothing but the key says who asks",
         APP,
-        "        return self._gateway.tenants.find(presented(",
-        '        told = (headers.get("x-forwarded-user"), request.query_params.get("tenant"))\n'
-        "        for tenant in self._gateway.tenants:\n"
-        "            if tenant.id in told:\n"
-        "                return tenant\n"
-        "        return self._gateway.tenants.find(presented(",
+        "    return snapshot.tenants.find(presented(",
+        '    told = (headers.get("x-forwarded-user"), request.query_params.get("tenant"))\n'
+        "    for tenant in snapshot.tenants:\n"
+        "        if tenant.id in told:\n"
+        "            return tenant\n"
+        "    return snapshot.tenants.find(presented(",
         ("wire_13_headers_of_the_callers_change_nothing", "threat_05_policy_downgrade_by_body_is_refused_or_ignored"),
     ),
     Mutant(

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, ids: list[int]) -> str:
     gateway = gateway_of(load_config(folder / "config.yaml", {}), Judge([]), "0")
-    (completions,) = [dialect for dialect in gateway.dialects if dialect.name == "completions"]
+    (completions,) = [dialect for dialect in gateway.runtime.dialects if dialect.name == "completions"]
     conversation = completions.read_request({"model": "demo", "prompt": ids})
     return conversation.turns[-1].text
 

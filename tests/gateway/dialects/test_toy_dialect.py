@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.app import Gateway
+from gateway.api.runtime import Gateway
 from gateway.dialects.dialect import Channel, Choice, Delta, Dialect, Event, Json, Refusal
 from gateway.dialects.fields import items, strangers, text, unread, usage_in
 from gateway.dialects.json_schema import TEXT, TEXTS, record, some
@@ -140,7 +140,9 @@ TOY: Dialect = Toy()
 
 
 def registered(parts: Parts) -> Gateway:
-    return replace(parts.gateway, dialects=(*dialects(), TOY))
+    gateway = parts.gateway
+    gateway.runtime = replace(gateway.runtime, dialects=(*dialects(), TOY))
+    return gateway
 
 
 REQUEST: dict[str, Any] = {

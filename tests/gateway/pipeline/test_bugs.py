@@ -227,7 +227,8 @@ class BrokenSink:
 
 def test_a_bug_in_a_sink_changes_no_reply_and_keeps_no_other_sink_from_its_record(told: Callable[[], str]) -> None:
     parts = Parts()
-    gateway = replace(parts.gateway, sinks=(BrokenSink(), parts.sink))
+    gateway = parts.gateway
+    gateway.runtime = replace(gateway.runtime, sinks=(BrokenSink(), parts.sink))
     with served(gateway) as url:
         reply = post(url, PATHS["chat"], body())
         assert record(parts)["outcome"] == "allowed"

@@ -3,13 +3,15 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 
-from gateway.api.app import Gateway, create_app
+from gateway.api.app import create_app
+from gateway.api.runtime import Gateway
 from gateway.config.loader import Config, load_config
 from gateway.errors import ConfigError
 from gateway.judging.judge import Judge, Judgement
@@ -71,7 +73,7 @@ async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[
             for body in bodies:
                 reply = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
                 statuses.append(reply.status_code)
-            (sink,) = gateway.sinks or ()
+            (sink,) = gateway.runtime.sinks or ()
             assert isinstance(sink, MemorySink)
             await anyio.wait_all_tasks_blocked()
             assert len(sink.analyses) == until
@@ -81,8 +83,8 @@ async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[
 def gateway(guard: Explaining, *, record_text: bool = True) -> tuple[Gateway, MemorySink]:
     parts = Parts(policy=blocking(record_text=record_text))
     made = parts.gateway
-    fields = {name: getattr(made, name) for name in Gateway.__slots__}
-    return Gateway(**{**fields, "explaining": (guard,)}), parts.sink
+    made.runtime = replace(made.runtime, explaining=(guard,))
+    return made, parts.sink
 
 
 def test_a_blocked_prompt_is_explained_in_the_audit_log() -> None:
@@ -227,9 +229,9 @@ def test_only_guards_whose_config_says_so_are_asked_why(tmp_path: Path) -> None:
     guard = reader()
     guard.explainer = Explaining()
     made = gateway_of(configured(tmp_path / "on", WORDS), Judge([guard]), "0")
-    assert made.explaining == [guard.explainer]
+    assert made.runtime.explaining == [guard.explainer]
     made = gateway_of(configured(tmp_path / "off", WORDS.replace("true", "false")), Judge([guard]), "0")
-    assert made.explaining == []
+    assert made.runtime.explaining == []
 
 
 def test_a_guard_that_cannot_say_why_stops_the_start(tmp_path: Path) -> None:
@@ -242,4 +244,4 @@ def test_the_larger_guard_of_a_cascade_is_asked_why(tmp_path: Path) -> None:
     large.explainer = Explaining()
     pair = Cascade(ScriptedGuard(BAD), large, Band(0.2, 0.8), name="pair")
     text = f"{{kind: cascade, name: pair, band: [0.2, 0.8], small: {{kind: scripted}}, large: {WORDS}}}"
-    assert gateway_of(configured(tmp_path / "on", text), Judge([pair]), "0").explaining == [large.explainer]
+    assert gateway_of(configured(tmp_path / "on", text), Judge([pair]), "0").runtime.explaining == [large.explainer]
