@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from gateway.errors import BadRequest, UpstreamError
 from gateway.strict.strict_json import DuplicateKey, Json, NotStrict, decode, flattened
@@ -13,6 +13,10 @@ KEYS_MARK = "$keys"
 RESULTS_MARK = "$results"
 """Behind a tool that the provider runs: what it brings in, which no guard here will read."""
 
+MAX_INDEX = 2048
+"""Of a choice, a block or an item in an answer: memory is kept for each. OpenAI takes 128 choices of one prompt, and
+several prompts in one request for completions."""
+
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{0,256}")
 _SHOWN = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _MAX_DEPTH = 128
@@ -21,6 +25,11 @@ _MAX_DEPTH = 128
 def is_identifier(value: object) -> bool:
     """Whether a string can only be a name or an id: at most 256 visible ASCII characters, no blank among them."""
     return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+
+
+def is_index(value: object) -> TypeGuard[int]:
+    """Whether an upstream may number a choice, a block or an item so."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INDEX
 
 
 def strings(value: Any) -> Iterator[str]:

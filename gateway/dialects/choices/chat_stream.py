@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.choices.choice_stream import joined_texts, objects, texts
-from gateway.dialects.choices.choices import CHOICE_NAMES, is_index
+from gateway.dialects.choices.choices import CHOICE_NAMES
 from gateway.dialects.dialect import Channel, Delta, Json, Refusal
-from gateway.dialects.fields import carries_text, strings, unread
+from gateway.dialects.fields import carries_text, is_index, strings, unread
 from gateway.dialects.logprobs import spelled
 from gateway.errors import UpstreamError
 from gateway.policy.policy import Action

@@ -3,9 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, MAX_INDEX, NO_USAGE, is_index
+from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, NO_USAGE
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
+from gateway.dialects.fields import (
+    MAX_INDEX,
+    is_index,
+    only_names,
+    provider_failed,
+    require_event_name,
+    strings,
+    unread,
+)
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from guard_runtime.conversation import Kind

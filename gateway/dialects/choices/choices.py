@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Choice, Json
-from gateway.dialects.fields import added, dotted, items, joined, only_names, strangers
+from gateway.dialects.fields import added, dotted, is_index, items, joined, only_names, strangers
 from gateway.errors import BadRequest, UpstreamError
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -31,12 +31,6 @@ CHOICE_NAMES = frozenset(
     {"index", "finish_reason", "native_finish_reason", "content_filter_results", "content_filter_offsets"}
 )
 NO_USAGE: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-MAX_INDEX = 2048
-"""OpenAI takes 128 choices of one prompt, and several prompts in one request for completions."""
-
-
-def is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INDEX
 
 
 def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) -> tuple[Choice, ...]:
