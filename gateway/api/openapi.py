@@ -44,7 +44,7 @@ class _Post:
 def _post_of(dialect: Dialect) -> _Post:
     fields = dialect.fields
     errors = {**ERRORS, **UPSTREAM_ERRORS, 503: GUARD_ERROR}
-    return _Post(dialect, fields.schema, errors, streams=fields.streams, annotates=dialect.azure)
+    return _Post(dialect, fields.schema, errors, streams=fields.streams, annotates=dialect.annotates)
 
 
 def document(version: str, dialects: Sequence[Dialect], moderations: Moderations) -> dict[str, Any]:

@@ -41,7 +41,7 @@ FIELDS = RequestFields(
     {
         "messages": Content(some(_MESSAGE), system=True, counted=True, free_keys=True),
         "tools": Content({"type": "array", "items": _TOOL}, Shape.LIST, free_keys=True),
-        "functions": Content(shape=Shape.LIST, free_keys=True),
+        "functions": Content({"type": "array", "items": _FUNCTION}, Shape.LIST, free_keys=True),
         "tool_choice": Content(one_of(named("auto", "none", "required"), OBJECT)),
         "function_call": Content(),
         "response_format": Content(_FORMAT, Shape.OBJECT, free_keys=True),

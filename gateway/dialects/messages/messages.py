@@ -74,7 +74,8 @@ class Messages:
         return 1
 
     def usage(self, data: Json) -> Json:
-        return usage_in(data)
+        """An answer has it on top; of a stream's events, the first counts the prompt, the last ones the answer."""
+        return {**usage_in(data.get("message")), **usage_in(data)}
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         error = {"type": "invalid_request_error", "message": refusal.text, "code": refusal.code}

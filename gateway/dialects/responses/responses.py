@@ -104,7 +104,8 @@ class Responses:
         return 1
 
     def usage(self, data: Json) -> Json:
-        return usage_in(data)
+        """An answer has it on top; the events of a stream have it in the response they hold."""
+        return usage_in(data) or usage_in(data.get("response"))
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
