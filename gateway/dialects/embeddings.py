@@ -58,7 +58,7 @@ class Embeddings:
                 raise BadRequest(f"{name} is empty: there is nothing to embed", param=name)
         return Conversation(tuple(Turn(Role.USER, parts) for parts in inputs))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         if not isinstance(answer, Mapping) or not isinstance(answer.get("data"), list):
             raise UpstreamError("The model's provider sent an answer without embeddings.")
         try:
@@ -84,7 +84,7 @@ class Embeddings:
         raise UpstreamError("The model's provider sent more than embeddings, and no guard could read it.")
 
     def instructed(self, body: Json, instruction: str) -> Json:
-        """The same request: nothing in it could be told anything."""
+        """The same request: it has no place for an instruction."""
         return body
 
     def with_choice(self, answer: Json, position: int, other: Json) -> Json:

@@ -64,7 +64,7 @@ ANSWER = NamedSchema("Moderation", record(("id", "model", "results"), id=TEXT, m
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the guards saw in one input, and what the tenant's policy makes of it."""
+    """The guards' verdicts on one input, and the tenant's policy's decisions."""
 
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
@@ -100,8 +100,8 @@ class Moderations:
         if not isinstance(body.get("model"), str | None):
             raise BadRequest("model must be a name, or left out", param="model")
         refuse_unknown(body, frozenset({"model", "input", "libragate"}), ())
-        told = _told(body.get("libragate"))
-        return tuple(told.conversation(tuple(parts)) for parts in _inputs(body.get("input")))
+        options = _options(body.get("libragate"))
+        return tuple(options.conversation(tuple(parts)) for parts in _inputs(body.get("input")))
 
     def answer(self, id: str, model: str, findings: Sequence[Finding], *, scores: bool) -> Json:
         """OpenAI's answer, with our own categories under `libragate`. Without `scores` a score says no more than its
@@ -114,7 +114,7 @@ class Moderations:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Options:
     """Which way the texts travel, and the question they answer."""
 
     direction: Direction = Direction.PROMPT
@@ -127,20 +127,20 @@ class _Told:
         return Conversation((question,)).reply(*parts)
 
 
-def _told(value: object) -> _Told:
+def _options(value: object) -> _Options:
     if value is None:
-        return _Told()
-    told = mapping(value, ("libragate",))
-    for key in told.keys() - {"direction", "prompt"}:
+        return _Options()
+    options = mapping(value, ("libragate",))
+    for key in options.keys() - {"direction", "prompt"}:
         name = dotted(("libragate", key))
         raise BadRequest(f"{name} is not known here: there are direction and prompt", param=name)
-    direction, prompt = told.get("direction"), told.get("prompt")
+    direction, prompt = options.get("direction"), options.get("prompt")
     if direction not in tuple(Direction):
         raise BadRequest("libragate.direction must be prompt or response", param="libragate.direction")
     if not isinstance(prompt, str | None) or (prompt is not None and direction == Direction.PROMPT):
-        said = "libragate.prompt must be the text that was answered, with the direction response"
-        raise BadRequest(said, param="libragate.prompt")
-    return _Told(Direction(direction), prompt or "")
+        problem = "libragate.prompt must be the text that was answered, with the direction response"
+        raise BadRequest(problem, param="libragate.prompt")
+    return _Options(Direction(direction), prompt or "")
 
 
 def _inputs(given: object) -> Iterator[Iterator[Part]]:
@@ -161,13 +161,13 @@ def _inputs(given: object) -> Iterator[Iterator[Part]]:
 
 
 def _parts(piece: Json, path: Path) -> Iterator[Part]:
-    found = piece.get("type")
-    if found not in ("text", "image_url"):
+    part_type = piece.get("type")
+    if part_type not in ("text", "image_url"):
         name = dotted((*path, "type"))
         raise BadRequest(f"{name} is not a part type known here (text, image_url)", param=name)
     require_names(piece, frozenset({"type"}), path)
-    refuse_unknown(piece, frozenset({"type", str(found)}), path)
-    if found == "image_url":
+    refuse_unknown(piece, frozenset({"type", str(part_type)}), path)
+    if part_type == "image_url":
         holder = piece.get("image_url")
         url = holder.get("url") if isinstance(holder, Mapping) and len(holder) == 1 else holder
         yield from media_part((*path, "image_url"), of_url(MediaKind.IMAGE, url))

@@ -36,7 +36,7 @@ ROLES: Mapping[str, Role] = {
     "function": Role.TOOL,
 }
 
-# Read as parts: what a model can see beside the messages.
+# What a model can see beside the messages.
 DEFINITIONS: Mapping[str, Kind] = {
     "tools": Kind.TOOL_DEFINITION,
     "functions": Kind.TOOL_DEFINITION,
@@ -82,7 +82,7 @@ class Chat:
         turns = [_turn(message, path) for message, path in items(body["messages"], ("messages",))]
         return Conversation((Turn(Role.SYSTEM, options), *turns) if options else tuple(turns))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
 
     def choices(self, body: Json) -> int:
@@ -130,7 +130,7 @@ class Chat:
 
 
 def _refused_choice(body: Json, refusal: Refusal, *, finish: str) -> Json:
-    """A safe message stands in the answer's place; a block, and what a structured-output caller gets, is a refusal."""
+    """A safe message replaces the content. A block is a refusal, and so is either where the caller parses JSON."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal.text}
     if refusal.decision.action is Action.REWRITE and not _structured(body):
         message = {"role": "assistant", "content": refusal.text, "refusal": None}
@@ -196,7 +196,7 @@ def _message_parts(message: Json, path: Path) -> Iterator[Part]:
     yield from joined(message.get("annotations"), (*path, "annotations"), Kind.TEXT)
     yield from joined(message.get("reasoning_details"), (*path, "reasoning_details"), Kind.REASONING)
     if message.get("audio") is not None:
-        # A spoken answer: its transcript is text; the sound itself nobody here can hear.
+        # A spoken answer: its transcript is text; the sound itself cannot be read by a guard.
         audio = mapping(message["audio"], (*path, "audio"))
         yield from text(audio.get("transcript"), (*path, "audio", "transcript"))
         yield Part((*path, "audio"), None, Kind.MEDIA)
@@ -213,27 +213,27 @@ def _content(content: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 
 def _piece(piece: Json, path: Path, kind: Kind) -> Iterator[Part]:
-    found = piece.get("type")
-    if not isinstance(found, str) or found not in (TEXT_PARTS.keys() | MEDIA_PARTS):
+    part_type = piece.get("type")
+    if not isinstance(part_type, str) or part_type not in (TEXT_PARTS.keys() | MEDIA_PARTS):
         name = dotted((*path, "type"))
         known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
         raise BadRequest(f"{name} is not a part type known here ({known}), so no guard could read it", param=name)
     require_names(piece, PIECE_NAMES, path)
-    refuse_unknown(piece, PIECE_NAMES | {found}, path)
-    if found in TEXT_PARTS:
-        if not isinstance(piece.get(found), str):
-            name = dotted((*path, found))
+    refuse_unknown(piece, PIECE_NAMES | {part_type}, path)
+    if part_type in TEXT_PARTS:
+        if not isinstance(piece.get(part_type), str):
+            name = dotted((*path, part_type))
             raise BadRequest(f"{name} must be a string", param=name)
-        yield from text(piece[found], (*path, found), Kind.REFUSAL if found == "refusal" else kind)
+        yield from text(piece[part_type], (*path, part_type), Kind.REFUSAL if part_type == "refusal" else kind)
     else:
-        holder = mapping(piece.get(found), (*path, found))
-        yield from text(holder.get("filename"), (*path, found, "filename"), Kind.NAME)
-        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))
+        holder = mapping(piece.get(part_type), (*path, part_type))
+        yield from text(holder.get("filename"), (*path, part_type, "filename"), Kind.NAME)
+        yield from media_part((*path, part_type), _media(part_type, holder), name=holder.get("filename"))
 
 
-def _media(found: str, holder: Json) -> Media | None:
-    """What is sent along, where nothing stands beside it: a stored file could be another."""
-    match found:
+def _media(part_type: str, holder: Json) -> Media | None:
+    """The media in the part itself, unless another field is beside it: that could name another file."""
+    match part_type:
         case "image_url" if holder.keys() <= {"url", "detail"} and only_names(holder.get("detail")):
             return of_url(MediaKind.IMAGE, holder.get("url"))
         case "input_audio" if holder.keys() <= {"data", "format"}:

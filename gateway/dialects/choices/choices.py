@@ -40,10 +40,10 @@ def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) ->
         raise UpstreamError("The model's provider sent an answer without choices.")
     try:
         beside = tuple(_beside(answer))
-        found = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
+        parts_of = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
     except BadRequest as exc:
         raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
-    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(found))
+    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(parts_of))
 
 
 def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Part]]) -> Iterator[Part]:

@@ -67,7 +67,7 @@ class Completions:
         turns.append(Turn(Role.USER, tuple(text(body.get("suffix"), ("suffix",)))))
         return Conversation(tuple(turn for turn in (Turn(Role.SYSTEM, options), *turns) if turn.parts))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
 
     def choices(self, body: Json) -> int:
@@ -97,7 +97,7 @@ class Completions:
         return with_refused(answer, position, {"text": refusal.text, "logprobs": None, "finish_reason": finish})
 
     def instructed(self, body: Json, instruction: str) -> Json:
-        """The instruction stands in front of the text to be continued; of several prompts the first is asked again."""
+        """Puts the instruction before the text to be continued; of several prompts only the first is sent again."""
         prompt = body["prompt"]
         first = prompt[0] if isinstance(prompt, list) and not is_token_ids(prompt) else prompt
         if isinstance(first, list):
@@ -135,16 +135,16 @@ class TextChoice:
             yield Delta((index, "choice", key), None)
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json:
-        """Logprobs spell the text out token by token, so they go."""
+        """Logprobs repeat the text token by token, so they are removed."""
         edits: dict[str, str | None] = {"text": texts[index, "text"]} if (index, "text") in texts else {}
         if (index, "stop_reason") in texts:
             edits["stop_reason"] = None
         return {**choice, **edits, **({"logprobs": None} if "logprobs" in choice else {})}
 
-    def said(self, refusal: Refusal, *, begun: bool) -> Json:
+    def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
         return {"text": refusal.text, "logprobs": None}
 
-    def ended(self) -> Json:
+    def closing_fields(self) -> Json:
         return {"text": "", "logprobs": None}
 
 
@@ -164,7 +164,7 @@ def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
 
 
 def _logprobs_text(logprobs: object) -> str:
-    """What {tokens, token_logprobs, top_logprobs, text_offset} say: the tokens chosen, then all others."""
+    """All text in {tokens, token_logprobs, top_logprobs, text_offset}: the chosen tokens, then all others."""
     if not isinstance(logprobs, Mapping):
         return "\n".join(strings(logprobs))
     tokens = logprobs.get("tokens")

@@ -60,11 +60,11 @@ class Messages:
         turns += [_turn(message, path) for message, path in items(body["messages"], ("messages",))]
         return Conversation(tuple(turns))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         if not isinstance(answer, Mapping) or not isinstance(answer.get("content"), list):
             raise UpstreamError("The model's provider sent an answer without content.")
         try:
-            parts = (*content(answer["content"], ("content",), Kind.TEXT), *answer_fields(answer, (), asked or {}))
+            parts = (*content(answer["content"], ("content",), Kind.TEXT), *answer_fields(answer, (), request or {}))
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
         known = frozenset({"content", "stop_sequence", "stop_details"})

@@ -94,9 +94,9 @@ class Responses:
             raise BadRequest("input must be a string or a list with at least one item", param="input")
         return Conversation((*turns, *(_turn(item, path) for item, path in items(given, ("input",)))))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         try:
-            return (Choice(0, tuple(response_parts(answer, asked or {}))),)
+            return (Choice(0, tuple(response_parts(answer, request or {}))),)
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
 
@@ -178,15 +178,15 @@ def _turn(item: Json, path: Path) -> Turn:
     return Turn(role_of(item), tuple(require_known(item_parts(item, path))))
 
 
-def response_parts(response: Json, asked: Json) -> Iterator[Part]:
-    """Every part of a response object. What only repeats the request `asked` is the caller's own and no part."""
+def response_parts(response: Json, request: Json) -> Iterator[Part]:
+    """Every part of a response object. What only repeats the `request` is the caller's own and no part."""
     if not isinstance(response, Mapping) or not isinstance(response.get("output"), list | None):
         raise BadRequest("it is not a response")
     for item, path in items(response.get("output"), ("output",)):
         yield from item_parts(item, path)
     yield from text(response.get("output_text"), ("output_text",))
     for name, kind in ECHOES.items():
-        if response.get(name) != asked.get(name) and not (name in SETTINGS and only_names(response.get(name))):
+        if response.get(name) != request.get(name) and not (name in SETTINGS and only_names(response.get(name))):
             yield from joined(response.get(name), (name,), kind)
     yield from joined(response.get("error"), ("error",), Kind.TEXT)
     for key in unread(response, frozenset({"output", "output_text", "error", *ECHOES}), ANSWER_NAMES):
