@@ -23,7 +23,7 @@ from benchmarks.streaming import GUARD, Stream
 from gateway.policy.policy import StreamSettings
 from gateway.streaming import channel
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import Verdict
 
@@ -62,7 +62,7 @@ def rows_of(path: Path, unsafe: int, safe: int, seed: int = 7) -> list[Row]:
 
 
 class Bench:
-    def __init__(self, guard: Reader, tokenizer: Tokenizer) -> None:
+    def __init__(self, guard: PassageGuard, tokenizer: Tokenizer) -> None:
         self._guard = guard
         self._tokenizer = tokenizer
         self._thresholds = guard.operating_points["balanced"][Direction.RESPONSE]

@@ -24,8 +24,9 @@ from gateway.policy.policy import StreamSettings
 from gateway.streaming.channel import weigh
 from gateway.streaming.gate import Gate
 from guard_runtime.conversation import Conversation, Part, Role, Turn
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
+from guard_runtime.loading.options import ServingOptions
 
 GUARD = Path(guard_runtime.__file__).with_name("models") / "libra-mini"
 TOKENS = 2_000
@@ -130,7 +131,7 @@ class Stream:
             self.first_left = self.now if self.first_left is None else self.first_left
 
 
-async def measured(guard: Reader, language: str, pieces: Sequence[str], settings: StreamSettings) -> Measured:
+async def measured(guard: PassageGuard, language: str, pieces: Sequence[str], settings: StreamSettings) -> Measured:
     question = QUESTIONS[language]
     asked = Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), question),)),))
     stream = Stream(pieces, settings, question)
@@ -172,7 +173,7 @@ def _window_came(pieces: Sequence[str], window: int) -> float:
 async def all_measured() -> list[Measured]:
     tokenizer = Tokenizer.from_file(str(GUARD / "tokenizer.json"))
     settings = [StreamSettings(first_window=min(20, w), window=w, max_window=max(w, 128)) for w in WINDOWS]
-    guard = load_classifier(GUARD, cache_bytes=0)
+    guard = load_classifier(GUARD, serving=ServingOptions(cache_bytes=0))
     async with guard.running():
         return [
             await measured(guard, language, answer(language, tokenizer), one)

@@ -96,7 +96,7 @@ def passage(sample: Sample) -> Passage:
     """What the guard reads of a row: the prompt alone, or the answer after its prompt."""
     if sample.direction == "prompt":
         return Passage(Direction.PROMPT, sample.prompt)
-    return Passage(Direction.RESPONSE, sample.response, sample.prompt)
+    return Passage.answer(sample.response, sample.prompt)
 
 
 def score_of(sample: Sample, verdict: Verdict, points: OperatingPoints, ms: float) -> Score:

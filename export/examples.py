@@ -37,5 +37,5 @@ _ANSWERS = (
 
 EXAMPLES: tuple[Passage, ...] = (
     *(Passage(Direction.PROMPT, prompt) for prompt in _PROMPTS),
-    *(Passage(Direction.RESPONSE, answer, question) for question, answer in _ANSWERS),
+    *(Passage.answer(answer, question) for question, answer in _ANSWERS),
 )

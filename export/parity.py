@@ -139,5 +139,5 @@ def labelled(path: Path) -> list[Labelled]:
         if response is None:
             rows.append(Labelled(Passage(Direction.PROMPT, str(prompt)), unsafe))
         else:
-            rows.append(Labelled(Passage(Direction.RESPONSE, str(response), str(prompt)), unsafe))
+            rows.append(Labelled(Passage.answer(str(response), str(prompt)), unsafe))
     return rows

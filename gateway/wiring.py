@@ -30,57 +30,61 @@ from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
+from gateway.judging.media import MediaDescriber, MediaReader, MediaReaders, Transcriber
+from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.demo import Demo
 from gateway.upstreams.litellm import LiteLLM, Vendor
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
 from guard_runtime.generative.families import FAMILIES
-from guard_runtime.guard import Explaining, Guard
+from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
 from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.loading.classifier import load_classifier
-from guard_runtime.loading.generative import Serving, limits_on, load_generative
+from guard_runtime.loading.generative import limits_on, load_generative
+from guard_runtime.loading.options import ServingOptions
 from guard_runtime.onnx.devices import Device, Placement
+from guard_runtime.serving.batch_observer import BatchObserver
 from guard_runtime.serving.breaker import Breaker
 from guard_runtime.verdict import Category
 
 MODELS = Path(guard_runtime.__file__).with_name("models")
 
 
-def judge_of(config: Config) -> Judge:
-    """All guards, loaded and self-tested. Raises `ArtefactRefused` or `ConfigError`."""
-    guards = [_guard(file, config.folder) for file in config.guards]
+def judge_of(config: Config, observer: BatchObserver | None = None) -> Judge:
+    """All guards, loaded and self-tested; `observer` is told of their batches. Raises `ArtefactRefused` or
+    `ConfigError`."""
+    guards = [_guard(file, config.folder, observer) for file in config.guards]
     return Judge(guards, deadline=config.guard_seconds)
 
 
-def gateway_of(config: Config, judge: Judge, version: str) -> Gateway:
-    """Raises `ConfigError` when an upstream lacks something on this machine."""
-    runtime = runtime_of(config, judge, version)
+def gateway_of(config: Config, judge: Judge, version: str, metrics: Metrics | None = None) -> Gateway:
+    """`metrics` are those in which the guards' batches are counted. Raises `ConfigError` when an upstream lacks
+    something on this machine."""
+    runtime = runtime_of(config, judge, version, metrics or Metrics())
     return Gateway(runtime, snapshot_of(config, runtime))
 
 
-def runtime_of(config: Config, judge: Judge, version: str) -> Runtime:
+def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> Runtime:
     """What lives as long as the process. Of the upstreams, those that a model or a reader uses."""
     used = {file.upstream for file in config.models.values()} | {file.upstream for file in config.readers.values()}
     upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items() if name in used}
     return Runtime(
         judge,
         upstreams,
-        readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
         dialects=dialects(
             {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
         ),
         explaining=[
-            explainer
-            for file, guard in zip(config.guards, judge.guards, strict=False)
-            for explainer in _explaining(file, guard)
+            explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],
         version=version,
+        metrics=metrics,
     )
 
 
@@ -95,18 +99,6 @@ def snapshot_of(config: Config, runtime: Runtime) -> Snapshot:
         raise ConfigError(tuple(mistakes))
     routes = {name: Route(runtime.upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
     return Snapshot(config.tenants, routes, config.limits)
-
-
-def _explaining(file: GuardFile, guard: Guard) -> list[Explaining]:
-    """Those who are to say why, in a cascade too. Raises `ConfigError` for one that cannot."""
-    if isinstance(file, CascadeFile) and isinstance(guard, Cascade):
-        return [*_explaining(file.small, guard.small), *_explaining(file.large, guard.large)]
-    if not isinstance(file, GenerativeFile) or not file.analysis or not isinstance(guard, Reader):
-        return []
-    if guard.explainer is None:
-        what = f"guard {file.name}: analysis: it says nothing but its verdict"
-        raise ConfigError((f"{what} -- take libra_guard or instruct, exported with its head",))
-    return [guard.explainer]
 
 
 def _decoder(model: str, path: Path) -> Decoder:
@@ -127,41 +119,40 @@ def _decoder(model: str, path: Path) -> Decoder:
     return decode
 
 
-def _guard(file: GuardFile, folder: Path) -> Guard:
+def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Guard:
     match file:
         case ClassifierFile():
-            return _classifier(file, folder)
+            return _classifier(file, folder, observer)
         case GenerativeFile():
-            return _generative(file, folder)
+            return _generative(file, folder, observer)
         case RemoteFile():
             return _remote(file)
         case CascadeFile():
-            small, large = _guard(file.small, folder), _guard(file.large, folder)
+            small, large = (_guard(inner, folder, observer) for inner in (file.small, file.large))
             return Cascade(small, large, Band(*file.band), name=file.name)
         case RulesGuardFile():
             return Rules(file.name)
         case ScriptedGuardFile():
-            found = {word: Category(category) for word, category in file.words.items()}
-            return ScriptedGuard(words(found, file.score), name=file.name)
+            categories = {word: Category(category) for word, category in file.words.items()}
+            return ScriptedGuard(words(categories, file.score), name=file.name)
 
 
-def _classifier(file: ClassifierFile, folder: Path) -> Guard:
+def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path if file.path else MODELS / file.name
     if not path.is_dir():
-        shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
+        shipped = ", ".join(sorted(folder.name for folder in MODELS.glob("*") if folder.is_dir())) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
     guard = load_classifier(
         path,
         place=replace(_place(file, folder), cuda_graphs=file.cuda_graphs),
-        max_queue=file.max_queue,
-        cache_bytes=file.cache_bytes,
+        serving=ServingOptions(file.max_queue, file.cache_bytes, observer=observer),
         unverified=file.unverified,
     )
     return _named(guard, file.name, path)
 
 
-def _generative(file: GenerativeFile, folder: Path) -> Guard:
+def _generative(file: GenerativeFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path
     if not path.is_dir():
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- make one: python -m export",))
@@ -170,10 +161,18 @@ def _generative(file: GenerativeFile, folder: Path) -> Guard:
         path,
         place=place,
         limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
-        serving=Serving(file.max_queue, file.cache_bytes),
+        serving=ServingOptions(file.max_queue, file.cache_bytes, file.analysis, observer),
         unverified=file.unverified,
     )
+    require_explanations(file, guard)
     return _named(guard, file.name, path)
+
+
+def require_explanations(file: GenerativeFile, guard: PassageGuard) -> None:
+    """Raises `ConfigError` when the config asks for explanations of a guard that has none."""
+    if file.analysis and not guard.explainers:
+        problem = f"guard {file.name}: analysis: this guard writes no explanation"
+        raise ConfigError((f"{problem} -- use libra_guard or instruct, exported with its head",))
 
 
 def _place(file: PlacedFile, folder: Path) -> Placement:
@@ -181,7 +180,7 @@ def _place(file: PlacedFile, folder: Path) -> Placement:
     return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
 
 
-def _named(guard: Reader, name: str, path: Path) -> Reader:
+def _named(guard: PassageGuard, name: str, path: Path) -> PassageGuard:
     if guard.name != name:
         raise ConfigError((f"guard {name}: the artefact in {path} is called {guard.name} -- use that name",))
     return guard
@@ -206,7 +205,7 @@ def _remote(file: RemoteFile) -> Guard:
 def _reader(file: ReaderFile, upstream: Upstream) -> MediaReader:
     if file.kind == "transcribe" and isinstance(upstream, OpenAICompatible):
         return Transcriber(upstream, file.model, file.timeout, file.bytes)
-    return Describer(upstream, file.model, file.timeout, file.bytes)
+    return MediaDescriber(upstream, file.model, file.timeout, file.bytes)
 
 
 def _upstream(name: str, file: UpstreamFile) -> Upstream:

@@ -1,7 +1,9 @@
 """What a guard reads: a conversation, whatever API it came in by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 Path = tuple[str | int, ...]
 
@@ -34,10 +36,47 @@ class Kind(StrEnum):
     MEDIA = "media"
 
 
+class Source(StrEnum):
+    """What a text is to the model that will read it. What is harmful differs: giving orders is what a system
+    prompt is for, in a document it is an attack."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+    TOOL_DEFINITION = "tool_definition"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    DOCUMENT = "document"
+    """Text that somebody pasted or retrieved, code too."""
+
+
+def source_of(role: Role, kind: Kind) -> Source:
+    """What a part of this kind is, in a turn of this role."""
+    match kind:
+        case Kind.TOOL_DEFINITION | Kind.SCHEMA:
+            return Source.TOOL_DEFINITION
+        case Kind.TOOL_CALL:
+            return Source.TOOL_CALL
+        case Kind.TOOL_RESULT:
+            return Source.TOOL_RESULT
+        case Kind.TEXT | Kind.REASONING | Kind.REFUSAL | Kind.NAME | Kind.MEDIA:
+            return _SPOKEN_BY[role]
+
+
 class MediaKind(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
     FILE = "file"
+
+
+_SPOKEN_BY: Mapping[Role, Source] = MappingProxyType(
+    {
+        Role.SYSTEM: Source.SYSTEM,
+        Role.USER: Source.USER,
+        Role.ASSISTANT: Source.ASSISTANT,
+        Role.TOOL: Source.TOOL_RESULT,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from guard_runtime.conversation import Conversation, Direction, Path
+from guard_runtime.conversation import Conversation, Direction, Path, Source
 from guard_runtime.verdict import Category, Verdict
 
 OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
@@ -15,12 +15,18 @@ OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
 @dataclass(frozen=True, slots=True)
 class Passage:
     """One text to score. `context` is the question an answer replies to; None where there is none.
-    `path` says which part the text is; () where it is several parts joined."""
+    `path` says which part the text is; () where it is several parts joined. `source` says what the text is."""
 
     direction: Direction
     text: str
     context: str | None = None
     path: Path = ()
+    source: Source = Source.USER
+
+    @classmethod
+    def answer(cls, text: str, question: str) -> "Passage":
+        """What an assistant says to a question."""
+        return cls(Direction.RESPONSE, text, question, source=Source.ASSISTANT)
 
 
 class Guard(Protocol):
@@ -37,7 +43,7 @@ class Guard(Protocol):
     def operating_points(self) -> OperatingPoints: ...
 
     @property
-    def alive(self) -> bool:
+    def ready(self) -> bool:
         """Whether a check can be answered now: what runs it is up, and does not hang."""
 
     @property
@@ -59,14 +65,23 @@ class Counting(Protocol):
         """Totals since the start, by what is counted."""
 
 
-class Explaining(Protocol):
-    """A guard that says why, in its own words: for the record, never in a caller's path."""
+class ExplainingGuard(Protocol):
+    """Explains a guard's verdicts in words: for the audit log, never while a caller waits."""
 
     @property
     def name(self) -> str: ...
 
     async def explain(self, conversation: Conversation) -> str:
-        """ "" where it has nothing to say. Raises `GuardError`."""
+        """ "" where it has no explanation. Raises `GuardError`."""
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """A guard whose verdicts can be explained."""
+
+    @property
+    def explainers(self) -> Sequence[ExplainingGuard]:
+        """Its own explainer, or those of the guards inside it; () where it was not asked to explain."""
 
 
 class Model(Protocol):

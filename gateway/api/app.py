@@ -27,9 +27,9 @@ from gateway.pipeline.moderation import ModerationPipeline
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import json_reply
-from gateway.records.explanations import Analyst
+from gateway.records.explanations import ExplanationWorker
 from gateway.records.receipts import Receipts
-from gateway.records.record import Auditor, LogSink
+from gateway.records.record import ExplanationSink, LogSink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant, presented
 from gateway.upstreams.forbidden import refuse_forbidden
@@ -42,17 +42,17 @@ MODERATIONS = Moderations()
 
 def create_app(gateway: Gateway) -> Starlette:
     """The application. Its lifespan starts the guards and the upstreams; once it is up, it is ready."""
-    metrics = Metrics()
+    metrics = gateway.runtime.metrics
     receipts = Receipts()
     runtime = gateway.runtime
     kept = [LogSink()] if runtime.sinks is None else runtime.sinks
-    analyst = Analyst(runtime.explaining, [sink for sink in kept if isinstance(sink, Auditor)])
+    worker = ExplanationWorker(runtime.explaining, [sink for sink in kept if isinstance(sink, ExplanationSink)])
     endpoints = Endpoints(
         gateway,
-        Pipeline(runtime.judge, (*kept, metrics, receipts, analyst), runtime.readers),
+        Pipeline(runtime.judge, (*kept, metrics, receipts, worker), runtime.readers),
         metrics,
         receipts,
-        analyst,
+        worker,
     )
     served = runtime.dialects
     routes = [
@@ -68,7 +68,7 @@ def create_app(gateway: Gateway) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=endpoints.lifespan,
-        exception_handlers={GatewayError: _render, HTTPException: partial(_unknown_route, served)},
+        exception_handlers={GatewayError: _render, HTTPException: _unknown_route(served)},
     )
     app.router.redirect_slashes = False  # a redirect would be a second way in
     return app
@@ -82,11 +82,11 @@ class Endpoints:
     """The endpoints."""
 
     def __init__(
-        self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, analyst: Analyst
+        self, gateway: Gateway, pipeline: Pipeline, metrics: Metrics, receipts: Receipts, worker: ExplanationWorker
     ) -> None:
         self._gateway = gateway
         self._runtime = gateway.runtime
-        self._analyst = analyst
+        self._worker = worker
         self._pipeline = pipeline
         self._metrics = metrics
         self._receipts = receipts
@@ -103,8 +103,8 @@ class Endpoints:
                 self._metrics.queue(guard.name, partial(attrgetter("queued"), guard))
                 self._metrics.counts(guard)
             if self._runtime.explaining:
-                await stack.enter_async_context(self._analyst.running())
-                self._metrics.counts(self._analyst)
+                await stack.enter_async_context(self._worker.running())
+                self._metrics.counts(self._worker)
             for upstream in self._runtime.every_upstream:
                 await stack.enter_async_context(upstream.running())
             self._metrics.serving(self._runtime.version, self._runtime.judge.version)
@@ -118,7 +118,7 @@ class Endpoints:
 
     async def ready(self, request: Request) -> Response:
         """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
-        down = [guard.name for guard in self._runtime.judge.guards if not guard.alive]
+        down = [guard.name for guard in self._runtime.judge.guards if not guard.ready]
         up = self._up and not down
         body = {"ready": up, "guard": self._runtime.judge.version, "down": down}
         return json_reply(body, status=200 if up else 503)
@@ -242,8 +242,12 @@ async def _render(request: Request, exc: Exception) -> Response:
     return json_reply(error_body(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
-async def _unknown_route(served: Sequence[Dialect], request: Request, exc: Exception) -> Response:
+def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
     paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
-    error = NotFound(f"{request.method} {request.scope['path'][:128]} is not served here. Served: {paths}, /v1/models.")
-    return await _render(request, error)
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        route = f"{request.method} {request.scope['path'][:128]}"
+        return await _render(request, NotFound(f"{route} is not served here. Served: {paths}, /v1/models."))
+
+    return answer

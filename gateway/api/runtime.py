@@ -9,26 +9,28 @@ from gateway.dialects.registry import dialects
 from gateway.errors import ModelNotAllowed, ModelNotFound
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Readers
+from gateway.judging.media import MediaReaders
 from gateway.records.record import Sink
+from gateway.telemetry.metrics import Metrics
 from gateway.tenants.limits import Limits
 from gateway.tenants.tenants import Tenant, Tenants
 from gateway.upstreams.upstream import Upstream
-from guard_runtime.guard import Explaining
+from guard_runtime.guard import ExplainingGuard
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """Lives as long as the process; the lifespan starts and stops the guards and upstreams. `explaining` are
-    the guards that say why for the audit log."""
+    the guards that say why for the audit log. `metrics` may have been told of the guards' batches already."""
 
     judge: Judge
     upstreams: Mapping[str, Upstream]
     sinks: Sequence[Sink] | None = None
-    readers: Readers = field(default_factory=Readers)
+    readers: MediaReaders = field(default_factory=MediaReaders)
     dialects: Sequence[Dialect] = field(default_factory=dialects)
-    explaining: Sequence[Explaining] = ()
+    explaining: Sequence[ExplainingGuard] = ()
     version: str = "0"
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def every_upstream(self) -> Sequence[Upstream]:

@@ -18,6 +18,7 @@ from gateway.commands.terminal import Exit, config_option, json_option, paint, p
 from gateway.commands.version import libragate_version
 from gateway.config.loader import Config
 from gateway.errors import ConfigError
+from gateway.telemetry.metrics import Metrics
 from gateway.wiring import gateway_of, judge_of
 from guard_runtime.errors import GuardError
 
@@ -34,8 +35,9 @@ def command(config: Path, host: str | None, port: int | None, as_json: bool) -> 
     listening = _bound(address, as_json=as_json)
     say("正在载入护栏 Loading the guards ...")
     try:
-        judge = judge_of(found)
-        gateway = gateway_of(found, judge, libragate_version())
+        metrics = Metrics()
+        judge = judge_of(found, metrics)
+        gateway = gateway_of(found, judge, libragate_version(), metrics)
     except ConfigError as exc:
         stop("serve", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
     except GuardError as exc:

@@ -55,7 +55,7 @@ def with_masks(body: Json, spans: Iterable[Span], parts: Iterable[Part], languag
     for span in spans:
         by_path.setdefault(span.path, []).append(span)
     texts = {part.path: part.text for part in parts if part.path in by_path and part.text is not None}
-    edits = {path: masked(texts[path], found, language) for path, found in by_path.items()}
+    edits = {path: masked(texts[path], marked, language) for path, marked in by_path.items()}
     try:
         changed: Json = edited(body, edits, texts)
     except CannotMask:
@@ -103,12 +103,12 @@ def refusal(policy: Policy, decision: Decision, language: str, *, id: str, creat
     score, a threshold, a rule or a word of the content."""
     match decision.reason:
         case Reason.GUARD_FAILURE:
-            said, code = _OUTAGE, "guard_unavailable"
+            texts, code = _OUTAGE, "guard_unavailable"
         case Reason.UNREADABLE:
-            said, code = _UNREADABLE, "content_filter"
+            texts, code = _UNREADABLE, "content_filter"
         case _:
-            said, code = {**_REFUSAL, **policy.refusal}, "content_filter"
-    text = said.get(language, said["en"])
+            texts, code = {**_REFUSAL, **policy.refusal}, "content_filter"
+    text = texts.get(language, texts["en"])
     if decision.action is Action.BLOCK:
         text += _CASE.get(language, _CASE["en"]).format(id=id)
     return Refusal(decision, text, id=id, created=created, code=code)

@@ -10,7 +10,7 @@ from gateway.bugs import bug_place
 from gateway.dialects.moderations import Finding, Moderations
 from gateway.errors import GuardUnavailable
 from gateway.judging.judge import Judge, Judgement
-from gateway.judging.media import Readers
+from gateway.judging.media import MediaReaders
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import headers_of, json_reply
 from gateway.policy.policy import Policy
@@ -29,7 +29,9 @@ class ModerationPipeline:
     """Serves moderations. A guard that gives no verdict makes the reply a 503 whatever the policy says of failures: the
     verdict is all that was asked for."""
 
-    def __init__(self, judge: Judge, dialect: Moderations, write: Callable[[Record], None], readers: Readers) -> None:
+    def __init__(
+        self, judge: Judge, dialect: Moderations, write: Callable[[Record], None], readers: MediaReaders
+    ) -> None:
         self._judge = judge
         self._readers = readers
         self._dialect = dialect

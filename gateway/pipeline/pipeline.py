@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, GuardUnavailable
 from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement
-from gateway.judging.media import Readers
+from gateway.judging.media import MediaReaders
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
 from gateway.judging.rewrites import refusal, with_masks
 from gateway.judging.trust import split_trusted
@@ -42,7 +42,7 @@ NOT_CHECKED = "The safety check could not be completed, so the request was rejec
 class Pipeline:
     """Serves exchanges. Every one ends in exactly one reply and one record."""
 
-    def __init__(self, judge: Judge, sinks: Sequence[Sink], readers: Readers) -> None:
+    def __init__(self, judge: Judge, sinks: Sequence[Sink], readers: MediaReaders) -> None:
         self._judge = judge
         self._sinks = tuple(sinks)
         self._readers = readers
@@ -60,11 +60,11 @@ class Pipeline:
         body = self._prompt_body(exchange, prompt, judgement)
         if body is None:
             return self._refused(exchange, judgement, builder)
-        asked = exchange.upstream_request(body, judgement)
+        outgoing = exchange.upstream_request(body, judgement)
         if exchange.dialect.streams(body):
-            return self._streamed(asked, judgement, builder)
-        answer = await self._ask(asked, asked.body, builder)
-        return await self._answered(exchange, asked, answer, judgement, builder)
+            return self._streamed(outgoing, judgement, builder)
+        answer = await self._ask(outgoing, outgoing.body, builder)
+        return await self._answered(exchange, outgoing, answer, judgement, builder)
 
     async def _judged(self, exchange: Exchange, conversation: Conversation, builder: RecordBuilder) -> Judgement:
         """Raises `GuardUnavailable` for a bug in a guard."""
@@ -79,8 +79,8 @@ class Pipeline:
 
     def _prompt_body(self, exchange: Exchange, prompt: Conversation, judgement: Judgement) -> Json | None:
         """The body that may go upstream, masked where the policy says so; None where the prompt is refused."""
-        found = _remedy(judgement, prompt)
-        match found:
+        action = _remedy(judgement, prompt)
+        match action:
             case Pass():
                 return exchange.body
             case Mask(spans):
@@ -88,7 +88,7 @@ class Pipeline:
             case Replace() | Regenerate():  # a caller cannot be asked to write the prompt again
                 return None
             case _:
-                assert_never(found)
+                assert_never(action)
 
     def _refused(self, exchange: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
         """The prompt does not go upstream: a 400, or a 200 that says so where the policy wants that and it can."""
@@ -99,7 +99,7 @@ class Pipeline:
         self.write(builder.build(Outcome.BLOCKED if blocked else Outcome.REWRITTEN, reply.status_code))
         return reply
 
-    def _streamed(self, asked: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
+    def _streamed(self, outgoing: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
         guard = self._judge.version
         masked = judgement.decision.action is Action.REWRITE
 
@@ -110,11 +110,11 @@ class Pipeline:
             self.write(builder.build(outcome, status, ended.error.code if ended.error is not None else None))
 
         return GuardedStream(
-            asked,
+            outgoing,
             self._judge,
-            headers=headers_of(asked.id, asked.policy, guard, judgement),
+            headers=headers_of(outgoing.id, outgoing.policy, guard, judgement),
             on_finish=finish,
-            on_error=lambda error: error_reply(asked, guard, judgement, error),
+            on_error=lambda error: error_reply(outgoing, guard, judgement, error),
         )
 
     async def _ask(self, exchange: Exchange, body: Json, builder: RecordBuilder) -> Json:
@@ -127,15 +127,15 @@ class Pipeline:
         return answer
 
     async def _answered(
-        self, exchange: Exchange, asked: Exchange, answer: Json, on_prompt: Judgement, builder: RecordBuilder
+        self, exchange: Exchange, outgoing: Exchange, answer: Json, on_prompt: Judgement, builder: RecordBuilder
     ) -> Response:
         """The answer, every choice of it judged."""
         judgements: dict[int, Judgement] = {}
         for choice in exchange.dialect.read_answer(answer, exchange.body):
-            answer, judgements[choice.position] = await self._choice(exchange, asked, answer, choice, builder)
-        if asked.prompt_results is not None:
+            answer, judgements[choice.position] = await self._choice(exchange, outgoing, answer, choice, builder)
+        if outgoing.prompt_results is not None:
             of_choices = {i: content_filter_results(one, Direction.RESPONSE) for i, one in judgements.items()}
-            answer = annotated(answer, asked.prompt_results, of_choices)
+            answer = annotated(answer, outgoing.prompt_results, of_choices)
         worst = max(judgements.values(), key=lambda judgement: judgement.decision.severity)
         reply = answer_reply(exchange, self._judge.version, worst, answer)
         outcome = _OUTCOMES[max(worst.decision.action, on_prompt.decision.action)]
@@ -143,15 +143,15 @@ class Pipeline:
         return reply
 
     async def _choice(
-        self, exchange: Exchange, asked: Exchange, answer: Json, choice: Choice, builder: RecordBuilder
+        self, exchange: Exchange, outgoing: Exchange, answer: Json, choice: Choice, builder: RecordBuilder
     ) -> tuple[Json, Judgement]:
         """The answer with one choice judged, and treated as the policy says."""
         reply = await self._readers.read(exchange.conversation.reply(*choice.parts))
         if exchange.policy.record_text:
             builder.replied(["\n".join(part.text for part in choice.parts if part.text)])
         judgement = await self._judged(exchange, reply, builder)
-        found = _remedy(judgement, reply)
-        match found:
+        action = _remedy(judgement, reply)
+        match action:
             case Pass():
                 return answer, judgement
             case Mask(spans):
@@ -159,23 +159,23 @@ class Pipeline:
                 if masked is not None:
                     return masked, judgement
             case Regenerate():
-                other = await self._regenerated(exchange, asked, builder)
+                other = await self._regenerated(exchange, outgoing, builder)
                 if other is not None:
                     return exchange.dialect.with_choice(answer, choice.position, other), judgement
             case Replace():
                 pass
             case _:
-                assert_never(found)
+                assert_never(action)
         text = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
         return exchange.dialect.refused(exchange.body, answer, choice.position, text), judgement
 
-    async def _regenerated(self, exchange: Exchange, asked: Exchange, builder: RecordBuilder) -> Json | None:
+    async def _regenerated(self, exchange: Exchange, outgoing: Exchange, builder: RecordBuilder) -> Json | None:
         """Another answer that its own judgement lets through, within the policy's number of tries; None without one."""
         policy = exchange.policy
         instruction = policy.regenerate_instruction.get(exchange.language, "")
-        body = exchange.dialect.instructed(asked.body, instruction)
+        body = exchange.dialect.instructed(outgoing.body, instruction)
         for _ in range(policy.max_regenerations):
-            other = await self._ask(asked, body, builder)
+            other = await self._ask(outgoing, body, builder)
             first = exchange.dialect.read_answer(other, exchange.body)[0]
             reply = await self._readers.read(exchange.conversation.reply(*first.parts))
             judgement = await self._judged(exchange, reply, builder)
@@ -203,10 +203,10 @@ class Pipeline:
 
 def _remedy(judgement: Judgement, conversation: Conversation) -> Pass | Mask | Replace | Regenerate:
     """Raises `GuardUnavailable` for an outage."""
-    found = remedy(judgement, conversation.judged)
-    if isinstance(found, Outage):
+    action = remedy(judgement, conversation.judged)
+    if isinstance(action, Outage):
         raise GuardUnavailable(NOT_CHECKED)
-    return found
+    return action
 
 
 _OUTCOMES = {

@@ -42,7 +42,9 @@ class RecordBuilder:
         self.tenant, self.guard, self.admitted = tenant, guard, True
 
     def prompt(self, *conversations: Conversation) -> None:
-        """What the caller sent, for a policy that records text."""
+        """What the caller sent: kept only where the policy records text."""
+        if self.tenant is None or not self.tenant.policy.record_text:
+            return
         self.prompts = [part.text for conversation in conversations for part in conversation.judged if part.text]
 
     def spend(self, stage: str, seconds: float) -> None:

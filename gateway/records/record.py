@@ -1,4 +1,4 @@
-"""Where records go: one JSON line per exchange, without a word of content; and, apart, what guards say of theirs."""
+"""The record of a request, and the sinks that write it: one JSON line each, without any content."""
 
 import sys
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class Read:
 
 
 MOST_READ = 200
-"""Pieces a record names one by one; of the rest it gives the number."""
+"""Pieces that a record lists one by one; the rest are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Record:
             "action": decision.action.name.lower() if decision else None,
             "policy": self.policy,
             "guard": self.guard,
-            "decisions": [_said(d) for _, judgement in self.judgements for d in _fired(judgement)],
+            "decisions": [_decision_line(d) for _, judgement in self.judgements for d in _fired(judgement)],
             "risk": {str(direction): _risk(self.judgements, direction) for direction in Direction},
             "coverage": {str(direction): _coverage(self.judgements, direction) for direction in Direction},
             "read": [read.line() for read in self.read[:MOST_READ]],
@@ -124,7 +124,7 @@ def _fired(judgement: Judgement) -> tuple[Decision, ...]:
     return tuple(decision for decision in judgement.decisions if decision.action or decision.score is not None)
 
 
-def _said(decision: Decision) -> dict[str, Any]:
+def _decision_line(decision: Decision) -> dict[str, Any]:
     margin = decision.margin
     return {
         "direction": str(decision.direction),
@@ -142,7 +142,7 @@ def _said(decision: Decision) -> dict[str, Any]:
 
 
 def _unread(judgements: tuple[tuple[Direction, Judgement], ...]) -> list[dict[str, Any]]:
-    """What no guard looked at, and what the policy said about it."""
+    """What no guard read, and what the policy says about that."""
     return [
         {
             "direction": str(direction),
@@ -162,7 +162,7 @@ def _risk(judgements: tuple[tuple[Direction, Judgement], ...], direction: Direct
 
 
 def _coverage(judgements: tuple[tuple[Direction, Judgement], ...], direction: Direction) -> list[dict[str, Any]]:
-    """Per guard: what it scanned, and what it did not."""
+    """Per guard: what it read, and what it did not."""
     totals: dict[str, Coverage] = {}
     for toward, judgement in judgements:
         for verdict in judgement.verdicts if toward is direction else ():
@@ -202,28 +202,27 @@ class LogSink:
     def write(self, record: Record) -> None:
         self._log.msg("exchange", **record.line())
 
-    def explained(self, analysis: "Analysis") -> None:
-        self._log.msg("analysis", **analysis.line())
+    def explained(self, explanation: "Explanation") -> None:
+        self._log.msg("analysis", **explanation.line())
 
 
 class MemorySink:
-    """Keeps what it is given: the scripted twin, for tests."""
+    """Keeps records in memory, for tests."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.analyses: list[Analysis] = []
+        self.explanations: list[Explanation] = []
 
     def write(self, record: Record) -> None:
         self.records.append(record)
 
-    def explained(self, analysis: "Analysis") -> None:
-        self.analyses.append(analysis)
+    def explained(self, explanation: "Explanation") -> None:
+        self.explanations.append(explanation)
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
-    """Why a guard thinks what it thinks of one exchange's prompt or answer, in its own words. It is made from content:
-    it quotes."""
+class Explanation:
+    """Why a guard judged a prompt or an answer as it did, in the guard's own words. It may quote content."""
 
     id: str
     tenant: str | None
@@ -243,10 +242,10 @@ class Analysis:
 
 
 @runtime_checkable
-class Auditor(Protocol):
-    """A sink that takes analyses too."""
+class ExplanationSink(Protocol):
+    """A sink that takes explanations too."""
 
-    def explained(self, analysis: Analysis) -> None: ...
+    def explained(self, explanation: Explanation) -> None: ...
 
 
 def _dumps(value: object, **_: object) -> bytes:

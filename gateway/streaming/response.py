@@ -24,13 +24,13 @@ from gateway.judging.rewrites import mask_label, refusal
 from gateway.policy.policy import Action, Decision, Reason, StreamMode
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome
-from gateway.streaming.pipes import Bell, Caller, Inbox
+from gateway.streaming.pipes import ClientWriter, UpstreamBuffer, Wakeup
 from gateway.streaming.stats import StreamStatsBuilder
 from guard_runtime.conversation import Direction, Part
 from guard_runtime.verdict import Span
 
 KEEP_ALIVE_AFTER = 10.0
-"""Seconds without a byte for the caller; proxies commonly give up on a silent connection after 30 to 60."""
+"""Seconds without a byte before a comment is sent: proxies commonly close a silent connection after 30 to 60."""
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +62,21 @@ class GuardedStream(Response):
         self._on_finish = on_finish
         self._on_error = on_error
         self._stats = StreamStatsBuilder(exchange.policy.record_text)
-        self._ending = _Ending(Ended.SHUT_DOWN)
+        self._ending: _Ending | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        caller = Caller(send, start, self._exchange.policy.stream.idle_timeout, self._annotator())
+        client = ClientWriter(send, start, self._exchange.policy.stream.idle_timeout, self._annotator())
         try:
-            await self._answer(caller, receive)
+            await self._answer(client, receive)
         finally:
-            self._on_finish(self._outcome(caller))
-        if self._ending.error is not None and not caller.started:
-            await self._on_error(self._ending.error)(scope, receive, send)
+            self._on_finish(self._outcome(client))
+        error = self._ending.error if self._ending is not None else None
+        if error is not None and not client.started:
+            await self._on_error(error)(scope, receive, send)
 
     def _annotator(self) -> Annotator | None:
-        """What puts Azure's annotations into the events, where they were asked for."""
+        """Adds Azure's annotations to the events, where they were asked for."""
         prompt, stats = self._exchange.prompt_results, self._stats
         if prompt is None:
             return None
@@ -86,52 +87,52 @@ class GuardedStream(Response):
 
         return Annotator(prompt, results)
 
-    async def _answer(self, caller: Caller, receive: Receive) -> None:
+    async def _answer(self, client: ClientWriter, receive: Receive) -> None:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._until_left, receive, tasks.cancel_scope)
-                await self._relay(caller, tasks)
+                await self._relay(client, tasks)
                 tasks.cancel_scope.cancel()
         except ExceptionGroup as bugs:
-            # Every failure that has a name ended the stream above, so this is a bug: ours, the dialect's, or an
-            # upstream's that let something else than UpstreamError out. The caller still gets a lawful ending and the
-            # record its line. A task group always raises its tasks' errors as a group; nothing else is caught here.
+            # Every expected failure has ended the stream above, so this is a bug: ours, the dialect's, or an upstream's
+            # that raised something else than UpstreamError. The client still gets a valid ending and the request a
+            # record. A task group always raises its tasks' errors as a group; nothing else is caught here.
             log.error("a stream failed: %s", bug_place(bugs))
             error = UpstreamError("The answer could not be relayed to its end.")
             self._ending = _Ending(Ended.FAILED, error=error, detail=bug_place(bugs))
-            if caller.started and not caller.finished:
+            if client.started and not client.finished:
                 stream = self._exchange.dialect.stream(self._exchange.body)
-                await caller.finish(stream.fail(error))
+                await client.finish(stream.fail(error))
 
     async def _until_left(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        if self._ending.ended is Ended.SHUT_DOWN:
+        if self._ending is None:
             self._ending = _Ending(Ended.CLIENT_LEFT)
         scope.cancel()
 
-    async def _relay(self, caller: Caller, tasks: TaskGroup) -> None:
+    async def _relay(self, client: ClientWriter, tasks: TaskGroup) -> None:
         exchange, policy = self._exchange, self._exchange.policy
         deadline = anyio.current_time() + policy.stream.timeout
         body = exchange.body
-        # Asking again gives one answer: a caller who wants several gets the safe message in each of them.
+        # Asking again gives one answer: a request for several gets the safe message in each of them.
         tries = policy.max_regenerations if exchange.dialect.choices(body) == 1 else 0
         for further in reversed(range(tries + 1)):
-            relay = _Relay(exchange, body, self._judge, caller, self._stats)
+            relay = _Relay(exchange, body, self._judge, client, self._stats)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
             if not ending.again:
                 break
             body = exchange.dialect.instructed(exchange.body, policy.regenerate_instruction.get(exchange.language, ""))
         self._ending = ending
-        if ending.error is None or caller.started:
-            await caller.finish(ending.events)
+        if ending.error is None or client.started:
+            await client.finish(ending.events)
 
-    def _outcome(self, caller: Caller) -> StreamOutcome:
-        stats, ending = self._stats, self._ending
+    def _outcome(self, client: ClientWriter) -> StreamOutcome:
+        stats, ending = self._stats, self._ending or _Ending(Ended.SHUT_DOWN)
         return StreamOutcome(
             ended=ending.ended,
             judgement=stats.judgement,
-            started=caller.started,
+            started=client.started,
             attempts=stats.attempts,
             stats=stats.stats,
             read=tuple(stats.read.values()),
@@ -146,7 +147,7 @@ class GuardedStream(Response):
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a stream ends: the events that close it for the caller; `again`: not yet, the model is asked once more."""
+    """How a stream ends, with the events that close it. `again`: only this attempt does, the model is asked again."""
 
     ended: Ended
     events: Sequence[Event] = ()
@@ -156,21 +157,23 @@ class _Ending:
 
 
 class _Relay:
-    """One upstream's stream, through one gate, to the caller. The reader and the check are tasks of their own; all
-    that is decided is decided in `run`."""
+    """One upstream's stream, through one gate, to the client. Reading and checking are tasks of their own; every
+    decision is made in `run`."""
 
-    def __init__(self, exchange: Exchange, body: Json, judge: Judge, caller: Caller, stats: StreamStatsBuilder) -> None:
+    def __init__(
+        self, exchange: Exchange, body: Json, judge: Judge, client: ClientWriter, stats: StreamStatsBuilder
+    ) -> None:
         self._exchange = exchange
         self._settings = exchange.policy.stream
         self._body = body
         self._judge = judge
-        self._caller = caller
+        self._client = client
         self._stats = stats
         self._stream = exchange.dialect.stream(body)
         question = exchange.conversation.question
         self._gate = Gate(self._settings, lambda label: mask_label(label, exchange.language), question=question)
-        self._bell = Bell()
-        self._inbox = Inbox(self._bell)
+        self._wakeup = Wakeup()
+        self._buffer = UpstreamBuffer(self._wakeup)
         self._reading = anyio.CancelScope()
         self._listening: float | None = None
         self._began = anyio.current_time()
@@ -179,7 +182,7 @@ class _Relay:
         self._judgement: Judgement | None = None
 
     async def run(self, tasks: TaskGroup, deadline: float, *, may_ask_again: bool) -> _Ending:
-        """Until the stream has ended; the upstream's connection is told to close before the caller hears of it."""
+        """Until the stream has ended. The upstream's connection is told to close before the ending is sent."""
         tasks.start_soon(self._read)
         ending = None
         try:
@@ -191,11 +194,13 @@ class _Relay:
         return ending
 
     async def _step(self, tasks: TaskGroup, deadline: float, may_ask_again: bool) -> _Ending | None:
-        """One look at everything that may have happened, then a wait for the next thing."""
+        """Handles whatever has happened, then waits for more. The first of these that applies decides: a verdict that
+        came in time, the stream's deadline, the upstream's silence, new events, what may leave, the next check, the
+        end."""
         now = anyio.current_time()
         if self._judgement is not None:
             judgement, self._judgement = self._judgement, None
-            if ending := self._act(judgement, may_ask_again and now < deadline):
+            if ending := self._apply(judgement, may_ask_again and now < deadline):
                 return ending
         if now >= deadline:
             error = UpstreamTimeout(f"The answer was not complete within {self._settings.timeout:g} seconds.")
@@ -203,50 +208,50 @@ class _Relay:
         if now >= self._silence_ends:
             self._reading.cancel()
             silence = f"The model's provider was silent for {self._settings.idle_timeout:g} seconds."
-            self._inbox.end(UpstreamTimeout(silence))
-        self._take_in(now)
-        await self._pass_on(self._gate.release(now))
-        if self._caller.gone:
-            return _Ending(Ended.CLIENT_LEFT, detail="the caller stopped reading")
+            self._buffer.end(UpstreamTimeout(silence))
+        self._intake(now)
+        await self._forward(self._gate.release(now))
+        if self._client.gone:
+            return _Ending(Ended.CLIENT_LEFT, detail="the client stopped reading")
         if self._gate.due(now):
             self._parts = self._gate.take()
             tasks.start_soon(self._check, self._parts)
-        elif self._inbox.ended and not self._inbox and self._gate.settled:
+        elif self._buffer.ended and not self._buffer and self._gate.settled:
             return self._end()
-        if not self._inbox or self._gate.full:
+        if not self._buffer or self._gate.full:
             await self._wait(deadline)
         return None
 
     async def _wait(self, deadline: float) -> None:
-        alive = self._caller.wrote_at + KEEP_ALIVE_AFTER
-        await self._bell.wait(min(deadline, alive, self._gate.deadline, self._silence_ends))
+        alive = self._client.wrote_at + KEEP_ALIVE_AFTER
+        await self._wakeup.wait(min(deadline, alive, self._gate.deadline, self._silence_ends))
         if anyio.current_time() >= alive:
-            await self._caller.write(KEEP_ALIVE)
+            await self._client.write(KEEP_ALIVE)
 
     @property
     def _silence_ends(self) -> float:
-        """When the upstream has been silent for too long. What waits for room in the inbox is no silence."""
-        waiting = self._listening is not None and not self._inbox.ended
+        """When the upstream has been silent for too long. Waiting for room in the buffer does not count."""
+        waiting = self._listening is not None and not self._buffer.ended
         return (self._listening or 0.0) + self._settings.idle_timeout if waiting else math.inf
 
-    def _take_in(self, now: float) -> None:
-        """What has come in goes into the gate, as far as there is room: the rest waits, and the upstream with it."""
-        while self._inbox and not self._gate.full:
-            event, size = self._inbox.take()
+    def _intake(self, now: float) -> None:
+        """Moves events from the buffer into the gate while there is room: the rest waits, and so does the upstream."""
+        while self._buffer and not self._gate.full:
+            event, size = self._buffer.take()
             self._stats.saw(self._exchange.dialect.usage(event.data or {}), now - self._began)
             try:
                 self._gate.push(event, self._stream.read(event), now, size)
             except UpstreamError as exc:
                 self._reading.cancel()
-                self._inbox.end(exc, discard=True)
-        if self._inbox.ended and not self._inbox:
+                self._buffer.end(exc, discard=True)
+        if self._buffer.ended and not self._buffer:
             self._gate.end(torn=not self._complete)
 
-    async def _pass_on(self, events: Sequence[Free]) -> None:
+    async def _forward(self, events: Sequence[Free]) -> None:
         if not events:
             return
         ready = [self._stream.edited(free.event, free.texts if free.edited else {}) for free in events]
-        if not await self._caller.say(ready):
+        if not await self._client.send(ready):
             return
         self._sent += len(ready)
         for event, free in zip(ready, events, strict=True):
@@ -260,21 +265,22 @@ class _Relay:
                 await self._read_all()
             except UpstreamError as exc:
                 error = exc
-        self._inbox.end(error)
+        self._buffer.end(error)
 
     async def _read_all(self) -> None:
-        """The upstream's events, up to and with its closing one: what comes behind that, no caller would see."""
+        """Buffers the upstream's events up to its closing one: what follows that is not part of the answer."""
         async with self._exchange.route.upstream.stream(self._exchange.dialect.path, self._body) as events:
             self._listening = anyio.current_time()
             async for event in events:
                 self._listening = None
-                await self._inbox.put(event)
+                await self._buffer.put(event)
                 if event.data is None:
                     return
                 self._listening = anyio.current_time()
 
     async def _check(self, parts: tuple[Part, ...]) -> None:
         judgements: dict[int, Judgement] = {}
+        bug: tuple[Judgement, ...] = ()
         try:
             async with anyio.create_task_group() as tasks:
                 for choice, own in (by_choice(parts) if self._exchange.dialect.annotates else {0: parts}).items():
@@ -283,32 +289,31 @@ class _Relay:
             # The judge turns every GuardError into a decision, so a guard has a bug. What the other guards would have
             # said is lost with it, so it ends the stream even where the policy lets a failing guard pass.
             log.error("a guard failed: %s", bug_place(bugs))
-            choice = choice_of(parts[0].path)
-            judgements[choice] = _bug(bug_place(bugs))
-            self._stats.add(judgements[choice], choice)
-        self._judgement = together(tuple(judgements.values()), Direction.RESPONSE)
-        self._bell.ring()
+            bug = (_outage(bug_place(bugs)),)
+            self._stats.add(bug[0], choice_of(parts[0].path))
+        self._judgement = together((*judgements.values(), *bug), Direction.RESPONSE)
+        self._wakeup.notify()
 
     async def _check_choice(
         self, choice: int, parts: Sequence[Part], judgements: dict[int, Judgement], others: anyio.CancelScope
     ) -> None:
         judgement = await self._judge.judge(self._exchange.policy, self._exchange.conversation.reply(*parts))
-        self._stats.add(judgement, choice)  # not in `_act`: the stream may be over before that
+        self._stats.add(judgement, choice)  # not in `_apply`: the stream may be over before that
         judgements[choice] = judgement
         if not isinstance(self._remedy(judgement), Pass | Mask):
             others.cancel()  # the stream cannot go on, whatever the other choices' checks say
 
     def _remedy(self, judgement: Judgement) -> Remedy:
         """What the judgement does to the parts of this check. Text that has left cannot be masked."""
-        found = remedy(judgement, self._parts)
-        if isinstance(found, Mask) and self._settings.mode is StreamMode.ASYNC:
+        action = remedy(judgement, self._parts)
+        if isinstance(action, Mask) and self._settings.mode is StreamMode.ASYNC:
             return Replace(judgement.decision)
-        return found
+        return action
 
-    def _act(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
-        """What one check means for the stream: an ending, or None where it may go on."""
-        found = self._remedy(judgement)
-        match found:
+    def _apply(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
+        """What one check does to the stream: its ending, or None where it goes on."""
+        action = self._remedy(judgement)
+        match action:
             case Pass():
                 self._clear(judgement, ())
                 return None
@@ -324,7 +329,7 @@ class _Relay:
             case Regenerate(decision) | Replace(decision):
                 return self._replaced(decision)
             case _:
-                assert_never(found)
+                assert_never(action)
 
     def _clear(self, judgement: Judgement, spans: Sequence[Span]) -> None:
         self._gate.clear(spans, risk=max((verdict.risk for verdict in judgement.verdicts), default=1.0))
@@ -341,21 +346,21 @@ class _Relay:
         return refusal(exchange.policy, decision, exchange.language, id=exchange.id, created=exchange.created)
 
     def _end(self) -> _Ending:
-        """All that came in has been judged and has left."""
+        """All that came in has been judged, and has left."""
         if self._complete:
             return _Ending(Ended.COMPLETE, self._stream.close())
-        return self._failed(self._inbox.error or UpstreamError("The model's provider stopped in the middle."))
+        return self._failed(self._buffer.error or UpstreamError("The model's provider stopped in the middle."))
 
     @property
     def _complete(self) -> bool:
         """Whether the answer is whole, by its own words or by the upstream's closing event."""
-        return self._stream.finished or self._inbox.closed
+        return self._stream.finished or self._buffer.closed
 
     def _failed(self, error: UpstreamError) -> _Ending:
         ended = Ended.TIMEOUT if isinstance(error, UpstreamTimeout) else Ended.UPSTREAM_FAILED
         return _Ending(ended, self._stream.fail(error), error)
 
 
-def _bug(detail: str) -> Judgement:
+def _outage(detail: str) -> Judgement:
     decision = Decision(Action.BLOCK, Reason.GUARD_FAILURE, Direction.RESPONSE, detail=detail)
     return Judgement(decision, (decision,), failures=(detail,))

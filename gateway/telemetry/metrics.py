@@ -1,4 +1,4 @@
-"""What Prometheus reads: every record counted once, in the same place it is written."""
+"""Prometheus metrics: a sink that counts every record once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -8,14 +8,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.records.explanations import Analyst
+from gateway.records.explanations import ExplanationWorker
 from gateway.records.record import Record
 from gateway.tenants.tenants import Tenant
 from guard_runtime.guard import Counting, Guard
+from guard_runtime.serving.batch_observer import BatchStats
 
 GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # OpenTelemetry's GenAI duration buckets
 UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Mode(StrEnum):
@@ -25,7 +29,8 @@ class Mode(StrEnum):
 
 
 class Metrics:
-    """A sink. Tenants and models come from the configuration alone, so the number of series is bounded."""
+    """A sink for records and an observer of guards' batches. Tenants, models and guards come from the configuration
+    alone, so the number of series is bounded."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of no use
@@ -34,11 +39,18 @@ class Metrics:
         self._decisions = self._counter(
             "decisions", "Decisions taken by rules", "tenant", "direction", "category", "action", "mode"
         )
-        self._unread = self._counter("unread_parts", "Pieces of content no guard looked at", "reason")
+        self._unread = self._counter("unread_parts", "Pieces of content that no guard read", "reason")
         self._cache = self._counter("verdict_cache", "Readings by where the verdict came from", "result")
-        said = "One look at a conversation by all guards"
-        self._guard = self._histogram("guard", said, GUARD_BUCKETS, "guard", "direction", "result")
+        help_text = "One check of a conversation by all guards"
+        self._guard = self._histogram("guard", help_text, GUARD_BUCKETS, "guard", "direction", "result")
         self._upstream = self._histogram("upstream", "The model's provider", UPSTREAM_BUCKETS, "phase")
+        waited = "The longest time a passage of a batch waited"
+        self._batch_wait = self._histogram("batch_wait", waited, GUARD_BUCKETS, "guard")
+        self._batch_run = self._histogram("batch_run", "How long the model took for a batch", GUARD_BUCKETS, "guard")
+        rows = Histogram(
+            "libragate_batch_rows", "Passages in a batch", ("guard",), buckets=ROW_BUCKETS, registry=self.registry
+        )
+        self._batch_rows: Callable[[str], Histogram] = cache(rows.labels)
         self._hold = self._histogram("stream_hold", "How long streamed text waited for a guard", GUARD_BUCKETS)
         self._leaked = Counter(
             "libragate_unguarded_characters_total",
@@ -54,21 +66,21 @@ class Metrics:
         self._work = _Work()
         self.registry.register(self._work)
 
-    def _counter(self, name: str, said: str, *labels: str) -> Callable[..., Counter]:
+    def _counter(self, name: str, help_text: str, *labels: str) -> Callable[..., Counter]:
         """A counter's child for given labels, kept: `labels` is the slow part of counting."""
-        return cache(Counter(f"libragate_{name}_total", said, labels, registry=self.registry).labels)
+        return cache(Counter(f"libragate_{name}_total", help_text, labels, registry=self.registry).labels)
 
-    def _histogram(self, name: str, said: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+    def _histogram(self, name: str, help_text: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
         """As `_counter`. Without labels there is but one child."""
-        histogram = Histogram(f"libragate_{name}_seconds", said, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(f"libragate_{name}_seconds", help_text, labels, buckets=buckets, registry=self.registry)
         return cache(histogram.labels if labels else lambda: histogram)
 
     def queue(self, guard: str, depth: Callable[[], float]) -> None:
-        """Reads a guard's queue depth whenever it is asked."""
+        """Reads a guard's queue depth at every scrape."""
         self._queue.labels(guard).set_function(depth)
 
-    def counts(self, guard: Guard | Analyst) -> None:
-        """Reads what a guard, or the analyst, counts of its own work whenever it is asked."""
+    def counts(self, guard: Guard | ExplanationWorker) -> None:
+        """Reads what a guard, or the explanation worker, counts of its own work, at every scrape."""
         if isinstance(guard, Counting):
             self._work.guards[guard.name] = guard
 
@@ -76,9 +88,13 @@ class Metrics:
         self._build.labels(version, guard).set(1)
 
     def policies(self, tenants: Callable[[], Iterable[Tenant]]) -> None:
-        """Reads which tenants are served, and under which policies, whenever it is asked: none that has been replaced
-        is left over."""
+        """Reads the tenants and their policies at every scrape, so that no policy that was replaced is left over."""
         self._policies.tenants = tenants
+
+    def batch_finished(self, guard: str, batch: BatchStats) -> None:
+        self._batch_rows(guard).observe(batch.passages)
+        self._batch_wait(guard).observe(batch.wait)
+        self._batch_run(guard).observe(batch.run)
 
     def write(self, record: Record) -> None:
         tenant = record.tenant or "none"
@@ -108,7 +124,7 @@ class Metrics:
 
 
 class _Work(Collector):
-    """What guards count themselves."""
+    """What guards count of their own work."""
 
     def __init__(self) -> None:
         self.guards: dict[str, Counting] = {}

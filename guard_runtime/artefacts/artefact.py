@@ -69,8 +69,8 @@ def _difference(golden: Golden, verdict: Verdict) -> tuple[float, Category]:
 
 def _passage(golden: Golden) -> Passage:
     if golden.response is None:
-        return Passage(golden.direction, golden.prompt)
-    return Passage(golden.direction, golden.response, golden.prompt)
+        return Passage(golden.direction, golden.prompt, source=golden.source)
+    return Passage(golden.direction, golden.response, golden.prompt, source=golden.source)
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
@@ -113,6 +113,6 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _refuse_external_data(path: Path, model: bytes) -> None:
     """ONNX names a file with weights outside the model under the key "location"; ONNX Runtime opens it through hard
-    links (RELIABILITY finding N). Nothing else in a model of ours carries that word."""
+    links (docs/faults.md, N). Nothing else in a model of ours carries that word."""
     if b"location" in model:
         raise ArtefactRefused(f"{path}: keeps weights in another file; save it as one file")

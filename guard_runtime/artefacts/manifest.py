@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import OperatingPoints
 from guard_runtime.text.language import LANGUAGES, Language, language_of
@@ -23,7 +23,10 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative", "encoder"})
+OPTIONAL = frozenset({"made", "generative", "encoder", "frame"})
+FRAME = 2
+"""The version of the frame in which a token of its own stands before each text and says what it is. Artefacts without a
+`frame` have none."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -47,6 +50,7 @@ class Golden:
     prompt: str
     response: str | None
     scores: Mapping[Category, float]
+    source: Source = Source.USER
 
     @property
     def direction(self) -> Direction:
@@ -73,6 +77,7 @@ class Manifest:
     golden_tolerance: float
     generative: Mapping[str, Any] | None = None
     encoder: Mapping[str, Any] | None = None
+    frame: Mapping[Source, str] | None = None
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -133,7 +138,7 @@ class _Mistakes:
             return None
         self._plain()
         self._files()
-        read = (self._calibration(), self._points(), self._golden())
+        read = (self._calibration(), self._points(), self._golden(), self._frame())
         if self.found:
             return None
         c = self._content
@@ -152,6 +157,7 @@ class _Mistakes:
             golden_tolerance=float(c["golden_tolerance"]),
             generative=c.get("generative"),
             encoder=c.get("encoder"),
+            frame=read[3],
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
@@ -186,6 +192,21 @@ class _Mistakes:
         self._unless(fine, "generative must be an object, and family one of the generative families")
         words = isinstance(labels, list) and len(labels) > 1 and all(isinstance(word, str) for word in labels)
         self._unless(words, "labels must list the guard's answers")
+
+    def _frame(self) -> Mapping[Source, str] | None:
+        frame = self._content.get("frame")
+        if frame is None:
+            return None
+        version = frame.get("version") if isinstance(frame, dict) else None
+        known = version == FRAME and not isinstance(version, bool)
+        if not self._unless(known, f"frame version {version!r} is not known; this release reads {FRAME}"):
+            return None
+        tokens = frame.get("sources")
+        named = isinstance(tokens, dict) and set(tokens) == set(Source) and set(frame) == {"version", "sources"}
+        fine = named and all(isinstance(token, str) and token for token in tokens.values())
+        if not self._unless(fine, f"frame must have version and sources, a token for each of {', '.join(Source)}"):
+            return None
+        return MappingProxyType({source: str(tokens[source]) for source in Source})
 
     def _files(self) -> None:
         files = self._content["files"]
@@ -247,7 +268,9 @@ class _Mistakes:
         for number, row in enumerate(rows):
             where = f"golden[{number}]"
             if self._unless(_is_golden(row), f"{where} must have prompt, response and a score in 0..1 per category"):
-                read.append(Golden(row["prompt"], row["response"], _scores(row["scores"])))
+                spoken = Source.USER if row["response"] is None else Source.ASSISTANT
+                source = Source(row.get("source", spoken))
+                read.append(Golden(row["prompt"], row["response"], _scores(row["scores"]), source))
         seen = {(golden.direction, golden.language) for golden in read}
         lacking = [f"{d} in {language}" for d in Direction for language in LANGUAGES if (d, language) not in seen]
         self._unless(not lacking, f"golden has no {', '.join(lacking)}")
@@ -265,7 +288,9 @@ def _is_calibration(cell: object) -> bool:
 
 
 def _is_golden(row: object) -> bool:
-    if not isinstance(row, dict) or set(row) != {"prompt", "response", "scores"}:
+    if not isinstance(row, dict) or set(row) - {"source"} != {"prompt", "response", "scores"}:
+        return False
+    if row.get("source", Source.USER) not in tuple(Source):
         return False
     scores = row["scores"]
     return (

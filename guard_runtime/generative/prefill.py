@@ -1,7 +1,7 @@
 """How texts fit into a decoder's prefills: a passage in windows, and rows in batches."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guard_runtime.errors import GuardFailed
 from guard_runtime.generative.decoder import Decoder, Reading, Row
@@ -47,10 +47,7 @@ class Laid:
     @property
     def windows(self) -> tuple[Passage, ...]:
         passage = self.passage
-        return tuple(
-            Passage(passage.direction, passage.text[start:end], self.context, passage.path)
-            for start, end in self.slices
-        )
+        return tuple(replace(passage, text=passage.text[start:end], context=self.context) for start, end in self.slices)
 
 
 def laid_out(

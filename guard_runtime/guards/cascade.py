@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guard_runtime.conversation import Conversation
-from guard_runtime.guard import Counting, Guard, OperatingPoints
+from guard_runtime.guard import Counting, Explainable, ExplainingGuard, Guard, OperatingPoints
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 
 BORDERS = 2_000
@@ -49,12 +49,18 @@ class Cascade:
         self._band = band
 
     @property
-    def alive(self) -> bool:
-        return self.small.alive and self.large.alive
+    def ready(self) -> bool:
+        return self.small.ready and self.large.ready
 
     @property
     def queued(self) -> int:
         return self.small.queued + self.large.queued
+
+    @property
+    def explainers(self) -> Sequence[ExplainingGuard]:
+        """Those of both guards."""
+        inner = (guard for guard in (self.small, self.large) if isinstance(guard, Explainable))
+        return tuple(explainer for guard in inner for explainer in guard.explainers)
 
     def counts(self) -> Mapping[str, int]:
         """Its own checks and how many went to the large guard, and what both guards count."""

@@ -15,7 +15,7 @@ from tokenizers.normalizers import Sequence as Sequences
 
 from guard_runtime.artefacts.artefact import Artefact, self_test
 from guard_runtime.artefacts.manifest import Calibration, Manifest
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
@@ -70,17 +70,20 @@ class _Row:
 @dataclass(frozen=True, slots=True)
 class _Specials:
     """The ids this guard's input is built with. `between`: what stands between a question and its answer, () where an
-    answer is read alone. `unknown`: -1 for a tokenizer that knows every character."""
+    answer is read alone. `unknown`: -1 for a tokenizer that knows every character. `sources`: what stands before a
+    text of each source, () where the guard's frame does not tell them apart."""
 
     start: Ids
     between: Ids
     end: Ids
     padding: int
     unknown: int
+    sources: Mapping[Source, Ids]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, encoder: Mapping[str, Any] | None) -> "_Specials":
+    def of(cls, tokenizer: Tokenizer, manifest: Manifest) -> "_Specials":
         """As the manifest says; without its section as libra-mini's, whose tokenizer has no words but its own."""
+        encoder = manifest.encoder
         if encoder is None:
             plain = [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
             if plain:
@@ -97,7 +100,19 @@ class _Specials:
         if len(ids) < len(used):
             raise ArtefactRefused(f"tokenizer.json lacks one of {', '.join(used)}")
         start, between, end = (tuple(ids[token] for token in part) for part in parts)
-        return cls(start, between, end, ids[rare[0]], ids[rare[1]] if len(rare) > 1 else -1)
+        sources = _source_ids(tokenizer, manifest.frame)
+        return cls(start, between, end, ids[rare[0]], ids[rare[1]] if len(rare) > 1 else -1, sources)
+
+
+def _source_ids(tokenizer: Tokenizer, frame: Mapping[Source, str] | None) -> Mapping[Source, Ids]:
+    """Of special tokens alone: an ordinary one could be written in a text."""
+    if frame is None:
+        return dict.fromkeys(Source, ())
+    special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    lacking = sorted(set(frame.values()) - set(special))
+    if lacking:
+        raise ArtefactRefused(f"tokenizer.json has no special token {', '.join(lacking)}, which the frame names")
+    return {source: (special[token],) for source, token in frame.items()}
 
 
 class Classifier:
@@ -129,7 +144,7 @@ class Classifier:
         self._max_rows = max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
-        self._specials = _Specials.of(self._tokenizer, self.manifest.encoder)
+        self._specials = _Specials.of(self._tokenizer, self.manifest)
         longest = self.manifest.max_tokens
         self._session = Session(artefact.model, place, profile=self._profile(place), longest=longest)
         if self._session.device is Device.CPU and not place.on_cpu:
@@ -179,11 +194,12 @@ class Classifier:
     def _context(self, passage: Passage) -> Ids:
         """What stands before the text: for an answer the end of the question too, where the guard reads both."""
         specials = self._specials
+        source = specials.sources[passage.source]
         if passage.direction is Direction.PROMPT or not specials.between:
-            return specials.start
+            return (*specials.start, *source)
         question = normalise((passage.context or "")[-CONTEXT_CHARACTERS:]).text
-        ids = self._tokens(question).ids
-        return (*specials.start, *ids[-context_tokens(self.manifest.max_tokens) :], *specials.between)
+        ids = self._tokens(question).ids[-context_tokens(self.manifest.max_tokens) :]
+        return (*specials.start, *specials.sources[Source.USER], *ids, *specials.between, *source)
 
     def _lay_windows(self, ids: Sequence[int], context: Ids, rows: dict[Ids, None]) -> Slice | None:
         """Adds the windows over these tokens to `rows`; returns the tokens that none of them holds."""
@@ -203,7 +219,7 @@ class Classifier:
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        into one unknown token (docs/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -248,7 +264,7 @@ def readings(text: str) -> tuple[str, ...]:
 
 
 def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
+    """The tokenizer in this file, reading control tokens in a text as text (docs/faults.md, M)."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file

@@ -1,4 +1,4 @@
-"""Why a guard said what it said, in its own words, written while nobody waits for a verdict."""
+"""Explanations of a guard's verdicts in its own words, written while no verdict is waited for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from guard_runtime.serving.batcher import Batcher
 
 @dataclass(frozen=True, slots=True)
 class Explainer:
-    """`Explaining`, for a model behind a batcher. `steps` begins an explanation: each step is one turn on the model's
-    thread, and the last one gives the whole."""
+    """An `ExplainingGuard` for a model behind a batcher. `steps` begins an explanation: each step runs once on the
+    model's thread, and the last one returns the whole text."""
 
     name: str
     batcher: Batcher
     steps: Callable[[Passage], Iterator[str]]
 
     async def explain(self, conversation: Conversation) -> str:
-        """Of what was judged last, all of its parts together. Raises `GuardFailed`."""
+        """Explains the judged parts, joined. Raises `GuardFailed`."""
         texts = [part.text for part in conversation.judged if part.text]
         if not texts:
             return ""
         direction = conversation.direction
         context = conversation.question if direction is Direction.RESPONSE else None
-        return await self.batcher.idly(self.steps(Passage(direction, "\n".join(texts), context)))
+        return await self.batcher.run_when_idle(self.steps(Passage(direction, "\n".join(texts), context)))

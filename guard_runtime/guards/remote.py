@@ -19,8 +19,8 @@ from guard_runtime.generative.prompt import Label, Slot, words
 from guard_runtime.generative.scoring import probability, spread, together
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.generative import parsed
-from guard_runtime.guards.reader import Reader
-from guard_runtime.serving.batcher import Urgency
+from guard_runtime.guards.passage_guard import PassageGuard
+from guard_runtime.serving.batcher import Priority
 from guard_runtime.serving.breaker import Breaker
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Coverage, Verdict
@@ -170,8 +170,8 @@ class LibraGate:
 
 
 class Remote:
-    """Asks about each passage on its own; a `Scorer` for a `Reader`. Every call has a deadline, redirects are refused,
-    and after failures in a row the breaker answers at once. `queued` counts what is under way."""
+    """A `Scorer` that asks another server about each passage. Every call has a deadline, redirects are refused, and
+    after failures in a row the breaker answers at once. `queued` counts the calls under way."""
 
     def __init__(self, name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None) -> None:
         self.name = name
@@ -199,9 +199,9 @@ class Remote:
             finally:
                 self._session = None
 
-    async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
+    async def check(self, passage: Passage, priority: Priority = Priority.PROMPT) -> Verdict:
         """Raises `GuardTimeout` at the deadline, `GuardOverloaded` where the server says so, else `GuardFailed`."""
-        del urgency
+        del priority
         if self.queued >= self._server.queue:
             raise GuardOverloaded(f"{self.name}: {self.queued} passages are under way already")
         self._breaker.enter()
@@ -253,10 +253,10 @@ class Remote:
 
 def load_remote(
     name: str, server: Server, dialogue: Dialogue, breaker: Breaker | None = None, *, cache_bytes: int = 16 << 20
-) -> Reader:
+) -> PassageGuard:
     """The guard behind this server, reading conversations. Nothing is asked of the server before the first check."""
     remote = Remote(name, server, dialogue, breaker)
-    return Reader(remote, remote, VerdictCache(cache_bytes, os.urandom(32)))
+    return PassageGuard(remote, remote, VerdictCache(cache_bytes, os.urandom(32)))
 
 
 def _object(name: str, content: bytes) -> Mapping[str, Any]:

@@ -49,7 +49,7 @@ class Rules:
     def __init__(self, name: str = "rules") -> None:
         self.name = name
         self.version = f"1.n{VERSION}"
-        self.alive = True
+        self.ready = True
         self.queued = 0
         self._threads = anyio.CapacityLimiter(LONG_AT_ONCE)
         at = ((name, {Category.PRIVACY_AND_PROPERTY: at}) for name, at in (("balanced", BALANCED), ("strict", STRICT)))

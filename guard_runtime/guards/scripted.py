@@ -18,7 +18,7 @@ class ScriptedGuard:
         self.name = name
         self.version = "1"
         self.operating_points: OperatingPoints = {}
-        self.alive = True
+        self.ready = True
         self.queued = 0
         self.seen: list[str] = []
         self._script = script

@@ -9,11 +9,12 @@ from typing import TypeVar
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.guard import Model
 from guard_runtime.guards.classifier import Classifier
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
+from guard_runtime.loading.options import DEFAULT_OPTIONS, ServingOptions
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
-from guard_runtime.serving.batcher import Batcher, Limits
-from guard_runtime.serving.swap import Swapping
+from guard_runtime.serving.batcher import Batcher, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
+from guard_runtime.serving.warm_swap import WarmSwap
 
 GPU_BATCH = 32
 
@@ -24,32 +25,31 @@ def load_classifier(
     folder: Path,
     *,
     place: Placement = ON_CPU,
-    max_queue: int = 512,
-    cache_bytes: int = 16 << 20,
+    serving: ServingOptions = DEFAULT_OPTIONS,
     unverified: bool = False,
-) -> Reader:
+) -> PassageGuard:
     """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`; with `unverified`, not of one that did not
     agree with the checkpoint it was exported from.
 
-    On a CPU the model gets one text at a time: batches buy nothing there, and the next text need not wait.
-    For metrics set `batcher.observe`, and read `batcher.queued`, `cache.hits` and `cache.misses`.
+    On a CPU the model gets one text at a time: batches gain nothing there, and the next text need not wait.
     """
     artefact = Artefact.load(folder)
     batch = 1 if place.on_cpu else GPU_BATCH
     classifier, model = placed(
         lambda where: Classifier(artefact, place=where, max_rows=batch, unverified=unverified), place
     )
-    batcher = Batcher(model, name=classifier.name, limits=Limits(queue=max_queue, batch=batch))
-    return Reader(classifier, batcher, VerdictCache(cache_bytes, os.urandom(32)))
+    limits = QueueLimits(queue=serving.max_queue, batch=batch)
+    batcher = Batcher(model, name=classifier.name, limits=limits, observer=serving.observer)
+    return PassageGuard(classifier, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)))
 
 
-def placed(make: Callable[[Placement], M], place: Placement) -> tuple[M, Model]:
+def placed(make: Callable[[Placement], M], place: Placement) -> tuple[M, M | WarmSwap[M]]:
     """The model that serves now, and the one to ask. They differ only where TensorRT is asked for and less will do: an
     engine takes minutes to build, so the next device serves until it is there."""
     if place.first is not Device.TENSORRT or not place.degrade or len(place.devices) < 2:
         model = make(place)
         return model, model
     now = make(replace(place, devices=place.devices[1:]))
-    swapping = Swapping(now, lambda: make(replace(place, degrade=False)))
-    swapping.start()
-    return now, swapping
+    swap = WarmSwap(now, lambda: make(replace(place, degrade=False)))
+    swap.start()
+    return now, swap

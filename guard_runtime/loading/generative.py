@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,19 @@ from guard_runtime.generative.prefill import LIMITS, Limits
 from guard_runtime.generative.prompt import label_tokens, probes_from_json
 from guard_runtime.generative.token_heads import heads_from_json, outputs
 from guard_runtime.generative.tokenizer import Vocabulary
-from guard_runtime.guard import Counting, Model, Passage
+from guard_runtime.guard import Passage
 from guard_runtime.guards.explainer import Explainer
 from guard_runtime.guards.generative import Contract, GenerativeModel
-from guard_runtime.guards.reader import Reach, Reader
+from guard_runtime.guards.passage_guard import PassageGuard, ReadLimits
 from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
 from guard_runtime.loading.classifier import placed
+from guard_runtime.loading.options import DEFAULT_OPTIONS, ServingOptions
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
 from guard_runtime.onnx.session import Graph
 from guard_runtime.onnx.tensorrt import DecoderSizes, Profile, decoder_profile, refuse_unsuited
-from guard_runtime.serving.batcher import Batcher
-from guard_runtime.serving.batcher import Limits as Queue
-from guard_runtime.serving.swap import Swapping
+from guard_runtime.serving.batcher import Batcher, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
+from guard_runtime.serving.warm_swap import WarmSwap
 
 Served = GenerativeModel | TokenwiseModel
 """A guard that writes its verdict, or one that judges every token: a manifest with `heads` is of the second kind."""
@@ -37,14 +37,6 @@ GPU_ROWS = 32
 WARM_UP = (16, 64, 256, 1_024)
 CHARACTERS_PER_TOKEN = 3
 """At most so many characters are asked about at once: more than fit into one prefill are laid out in windows there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """Texts that may wait, and bytes of verdicts kept."""
-
-    max_queue: int = 512
-    cache_bytes: int = 16 << 20
 
 
 def limits_on(place: Placement) -> Limits:
@@ -57,38 +49,33 @@ def load_generative(
     *,
     place: Placement = ON_CPU,
     limits: Limits | None = None,
-    serving: Serving = Serving(),
+    serving: ServingOptions = DEFAULT_OPTIONS,
     unverified: bool = False,
-) -> Reader:
+) -> PassageGuard:
     """The guard in `folder`, self-tested and warm, behind a batcher. Raises `ArtefactRefused`.
 
     `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
-    For metrics read `reader.batcher.queued` and `reader.counts()`.
     """
     artefact = Artefact.load(folder)
     asked = limits or limits_on(place)
     now, model = placed(
         lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
     )
-    batcher = Batcher(model, name=now.name, limits=Queue(queue=serving.max_queue, batch=asked.rows))
+    batcher = Batcher(
+        model, name=now.name, limits=QueueLimits(serving.max_queue, asked.rows), observer=serving.observer
+    )
     room = now.limits.tokens * now.limits.windows
-    reach = Reach(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
-    reader = Reader(now, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)), reach=reach)
-    reader.counts = partial(_counts, model)
-    if isinstance(now, GenerativeModel) and now.explains:
-        reader.explainer = Explainer(now.name, batcher, partial(_explaining, model))
-    return reader
+    read = ReadLimits(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
+    explainer = None
+    if serving.explain and isinstance(now, GenerativeModel) and now.explains:
+        explainer = Explainer(now.name, batcher, partial(_explaining, model))
+    cache = VerdictCache(serving.cache_bytes, os.urandom(32))
+    return PassageGuard(now, batcher, cache, limits=read, explainer=explainer)
 
 
-def _explaining(model: Model, passage: Passage) -> Iterator[str]:
-    current = model.current if isinstance(model, Swapping) else model
+def _explaining(model: Served | WarmSwap[Served], passage: Passage) -> Iterator[str]:
+    current = model.current if isinstance(model, WarmSwap) else model
     return current.explaining(passage) if isinstance(current, GenerativeModel) else iter(())
-
-
-def _counts(model: Model) -> Mapping[str, int]:
-    """Of the model that answers now: an engine that has taken over starts from nought."""
-    current = model.current if isinstance(model, Swapping) else model
-    return current.counts() if isinstance(current, Counting) else {}
 
 
 def generative_model(

@@ -1,115 +1,48 @@
-"""Many coroutines, one model, one thread. No timer: while one batch is on the model, the next one gathers."""
+"""Scores passages of many callers with one model on one thread. While one batch runs, the next one gathers."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
-from guard_runtime.guard import Model, Passage
+from guard_runtime.guard import Counting, Model, Passage
+from guard_runtime.serving.batch_observer import BatchObserver, BatchStats
+from guard_runtime.serving.executor import Executor, ThreadExecutor
+from guard_runtime.serving.jobs import BackgroundJob, BackgroundQueue, Job, PassageJob
 from guard_runtime.verdict import Verdict
 
 T = TypeVar("T")
 
 
-class Urgency(IntEnum):
-    """Who goes first: somebody is reading a stream, somebody waits for an answer, nobody waits."""
+class Priority(IntEnum):
+    """Which passages are scored first: those of live streams, then those of requests that wait for an answer."""
 
     STREAM = 0
     PROMPT = 1
-    OFFLINE = 2
-
-
-class Lane(Protocol):
-    """Where a model runs, one piece of work at a time."""
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. Cancelling it leaves the work behind."""
-
-    async def free(self) -> None:
-        """Returns when work that was left behind has ended."""
-
-
-class ThreadLane:
-    """A thread of its own. ONNX Runtime frees the GIL while it computes."""
-
-    def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(1)
-
-    async def run(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
-
-    async def free(self) -> None:
-        async with self._limiter:
-            pass
 
 
 @dataclass(frozen=True, slots=True)
-class BatchSeen:
-    """One batch, for metrics: passages in it and still queued behind it; the longest wait and the run in seconds."""
-
-    size: int
-    queued: int
-    waited: float
-    seconds: float
-    failed: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    passage: Passage
-    since: float
-    done: anyio.Event = field(default_factory=anyio.Event)
-    verdict: Verdict | None = None
-    error: GuardFailed | None = None
-
-    def answer(self, verdict: Verdict) -> None:
-        self.verdict = verdict
-        self.done.set()
-
-    def fail(self, error: str, cause: Exception | None = None) -> None:
-        self.error = GuardFailed(error)
-        self.error.__cause__ = cause
-        self.done.set()
-
-
-@dataclass(slots=True, eq=False)
-class _Spare:
-    """Work that nobody waits for, and what its last step gave."""
-
-    steps: Iterator[str]
-    done: anyio.Event = field(default_factory=anyio.Event)
-    found: str = ""
-    error: GuardFailed | None = None
-
-    def fail(self, error: str, cause: Exception | None = None) -> None:
-        self.error = GuardFailed(error)
-        self.error.__cause__ = cause
-        self.done.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """`queue`: passages that may wait before callers are turned away. `batch`: passages the model gets at once.
-    `patience`: seconds after which a batch that has not returned counts as hung."""
+    `hang_after`: seconds after which a batch that has not returned counts as hung."""
 
     queue: int = 512
     batch: int = 1
-    patience: float = 20.0
+    hang_after: float = 20.0
 
 
 class Batcher:
-    """Verdicts for passages, the most urgent first, and first come first served among equals.
+    """Verdicts for passages: by priority, and in order of arrival within a priority.
 
     An idle model takes a lone passage at once; a busy one takes up to `limits.batch` of those that came in meanwhile.
-    Callers who left are not read. Nobody waits for ever: whatever ends the lane (an exception, a hung thread, shutdown)
-    reaches every waiter as `GuardFailed`.
+    Passages whose caller left are not scored. No caller waits for ever: an exception, a hung thread or a shutdown
+    reaches every waiting caller as `GuardFailed`.
     """
 
     def __init__(
@@ -117,19 +50,20 @@ class Batcher:
         model: Model,
         *,
         name: str,
-        limits: Limits = Limits(),
-        lane: Lane | None = None,
+        limits: QueueLimits = QueueLimits(),
+        executor: Executor | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
         self._model = model
-        self._lane = lane or ThreadLane()
-        self.observe: Callable[[BatchSeen], None] | None = None
-        self._queues: tuple[deque[_Job], ...] = tuple(deque() for _ in Urgency)
-        self._running: tuple[_Job, ...] = ()
-        self._spare: deque[_Spare] = deque()
+        self._executor = executor or ThreadExecutor()
+        self._observer = observer
+        self._queues: tuple[deque[PassageJob], ...] = tuple(deque() for _ in Priority)
+        self._background = BackgroundQueue()
+        self._running: Sequence[Job] = ()
         self._wake = anyio.Event()
-        self._closed = "is not running"
+        self._closed: str | None = "is not running"
 
     @property
     def queued(self) -> int:
@@ -139,27 +73,30 @@ class Batcher:
     @property
     def ready(self) -> bool:
         """Whether a check can be answered now: running, and not hung."""
-        return not self._closed
+        return self._closed is None
+
+    def counts(self) -> Mapping[str, int]:
+        """What its model counts."""
+        return self._model.counts() if isinstance(self._model, Counting) else {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Batcher"]:
-        """Serves while it is open. On the way out, whoever still waits is told."""
-        if not self._closed:
+        """Serves while it is open. When it closes, every caller that still waits gets `GuardFailed`."""
+        if self.ready:
             raise GuardFailed(f"{self.name}: runs already")
         async with anyio.create_task_group() as tasks:
-            self._closed = ""
+            self._closed = None
             tasks.start_soon(self._serve)
             yield self
             tasks.cancel_scope.cancel()
 
-    async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
+    async def check(self, passage: Passage, priority: Priority = Priority.PROMPT) -> Verdict:
         """Raises `GuardOverloaded` at once when the queue is full, `GuardFailed` when the model gives no verdict."""
-        if self._closed:
-            raise GuardFailed(f"{self.name}: {self._closed}")
+        self._require_ready()
         if self.queued >= self.limits.queue:
             raise GuardOverloaded(f"{self.name}: {self.queued} passages wait already")
-        job = _Job(passage, anyio.current_time())
-        queue = self._queues[urgency]
+        job = PassageJob(passage, anyio.current_time())
+        queue = self._queues[priority]
         queue.append(job)
         self._wake.set()
         try:
@@ -171,90 +108,76 @@ class Batcher:
             raise job.error or GuardFailed(f"{self.name}: no verdict")
         return job.verdict
 
-    async def idly(self, steps: Iterator[str]) -> str:
-        """What the last of `steps` gives. Each is taken on the model's thread while nobody waits for a verdict, so that
-        a check waits for one step at most. Raises `GuardFailed` where a step does not come off."""
-        if self._closed:
-            raise GuardFailed(f"{self.name}: {self._closed}")
-        spare = _Spare(steps)
-        self._spare.append(spare)
+    async def run_when_idle(self, steps: Iterator[str]) -> str:
+        """What the last of `steps` returns. A step runs on the model's thread and only while no passage waits, so a
+        check waits for one step at most. Raises `GuardFailed` when a step fails."""
+        self._require_ready()
+        job = self._background.add(steps)
         self._wake.set()
-        try:
-            await spare.done.wait()
-        finally:
-            if spare in self._spare:
-                self._spare.remove(spare)
-        if spare.error is not None:
-            raise spare.error
-        return spare.found
+        return await self._background.result(job)
+
+    def _require_ready(self) -> None:
+        if self._closed is not None:
+            raise GuardFailed(f"{self.name}: {self._closed}")
 
     async def _serve(self) -> None:
         try:
             while True:
-                self._running = self._take()
-                if self._running:
-                    await self._answer(self._running)
-                    self._running = ()
-                elif self._spare:
-                    await self._step(self._spare[0])
+                self._running = ()
+                if self._closed is not None:
+                    await self._reopen_when_free()
+                elif jobs := self._take():
+                    await self._score(jobs)
+                elif job := self._background.first():
+                    await self._advance(job)
                 else:
                     self._wake = anyio.Event()
                     await self._wake.wait()
         finally:
             self._close("is shut down")
 
-    def _take(self) -> tuple[_Job, ...]:
-        taken: list[_Job] = []
+    def _take(self) -> tuple[PassageJob, ...]:
+        jobs: list[PassageJob] = []
         for queue in self._queues:
-            while queue and len(taken) < self.limits.batch:
-                taken.append(queue.popleft())
-        return tuple(taken)
+            while queue and len(jobs) < self.limits.batch:
+                jobs.append(queue.popleft())
+        return tuple(jobs)
 
-    async def _answer(self, jobs: Sequence[_Job]) -> None:
+    async def _score(self, jobs: Sequence[PassageJob]) -> None:
         started = anyio.current_time()
-        error = ""
-        cause: Exception | None = None
+        passages = [job.passage for job in jobs]
+        verdicts = await self._run(jobs, partial(self._verdicts, passages))
+        for job, verdict in zip(jobs, verdicts, strict=True) if verdicts is not None else ():
+            job.succeed(verdict)
+        if self._observer is not None:
+            wait = max(started - job.since for job in jobs)
+            stats = BatchStats(len(jobs), wait, anyio.current_time() - started, failed=verdicts is None)
+            self._observer.batch_finished(self.name, stats)
+
+    async def _advance(self, job: BackgroundJob) -> None:
+        step = await self._run((job,), job.advance)
+        if not job.done.is_set():
+            job.record(step)
+
+    async def _run(self, jobs: Sequence[Job], work: Callable[[], T]) -> T | None:
+        """What `work` returns. When it fails, all `jobs` fail with its error and the result is None; when it hangs, the
+        batcher is closed as well."""
+        self._running = jobs
         try:
-            with anyio.fail_after(self.limits.patience):
-                verdicts = await self._lane.run(partial(self._verdicts, [job.passage for job in jobs]))
-            for job, verdict in zip(jobs, verdicts, strict=True):
-                job.answer(verdict)
+            with anyio.fail_after(self.limits.hang_after):
+                return await self._executor.run(work)
         except TimeoutError as exc:
-            error, cause = f"no verdict within {self.limits.patience:g} s; its thread hangs", exc
+            problem = f"no result within {self.limits.hang_after:g} s; its thread hangs"
+            self._fail(jobs, problem, exc)
+            self._close(problem)
         except GuardError as exc:
-            error, cause = str(exc), exc
-        except Exception as exc:  # noqa: BLE001 - whatever the model raises belongs to every caller who waits for it
-            error, cause = type(exc).__name__, exc  # not its words: they might quote the text
-        for job in jobs if error else ():
-            job.fail(f"{self.name}: {error}", cause)
-        self._tell(jobs, started, failed=bool(error))
-        if isinstance(cause, TimeoutError):
-            await self._until_free(error)
-
-    async def _step(self, spare: _Spare) -> None:
-        try:
-            with anyio.fail_after(self.limits.patience):
-                found = await self._lane.run(partial(next, spare.steps, None))
-        except TimeoutError as exc:
-            spare.fail(f"{self.name}: a step took more than {self.limits.patience:g} s; its thread hangs", exc)
-            await self._until_free("its thread hangs")
-        except Exception as exc:  # noqa: BLE001 - as in `_answer`: it belongs to whoever wanted the work done
-            spare.fail(f"{self.name}: {type(exc).__name__}", exc)
-        else:
-            if found is None:
-                spare.done.set()
-            else:
-                spare.found = found
-        if spare.done.is_set() and spare in self._spare:
-            self._spare.remove(spare)
-
-    def _tell(self, jobs: Sequence[_Job], started: float, *, failed: bool) -> None:
-        if self.observe is not None:
-            waited = max(started - job.since for job in jobs)
-            self.observe(BatchSeen(len(jobs), self.queued, waited, anyio.current_time() - started, failed))
+            self._fail(jobs, str(exc), exc)
+        except Exception as exc:  # noqa: BLE001 - every caller that waits for this work must hear of its failure
+            self._fail(jobs, type(exc).__name__, exc)  # without its message, which might quote the text
+        return None
 
     def _verdicts(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
-        """On the lane. A model that raises TimeoutError has not hung: see `_answer`."""
+        """Runs on the model's thread. A model that raises TimeoutError has not hung, so it becomes a `GuardError`."""
         try:
             verdicts = tuple(self._model.predict(passages))
         except TimeoutError as exc:
@@ -265,19 +188,19 @@ class Batcher:
             raise GuardFailed("the model returned something that is no verdict")
         return verdicts
 
-    async def _until_free(self, error: str) -> None:
-        """Turns everybody away until the hung thread comes back."""
-        self._close(error)
-        await self._lane.free()
-        self._closed = ""
+    async def _reopen_when_free(self) -> None:
+        """Refuses every check until the hung thread comes back."""
+        await self._executor.wait_until_free()
+        self._closed = None
 
-    def _close(self, why: str) -> None:
-        self._closed = why
-        for job in (*self._running, *(job for queue in self._queues for job in queue)):
-            if not job.done.is_set():
-                job.fail(f"{self.name}: {why}")
-        for spare in self._spare:
-            spare.fail(f"{self.name}: {why}")
+    def _close(self, reason: str) -> None:
+        self._closed = reason
+        self._fail((*self._running, *(job for queue in self._queues for job in queue)), reason)
+        self._background.fail_all(f"{self.name}: {reason}")
         for queue in self._queues:
             queue.clear()
-        self._spare.clear()
+
+    def _fail(self, jobs: Sequence[Job], problem: str, cause: Exception | None = None) -> None:
+        for job in jobs:
+            if not job.done.is_set():
+                job.fail(f"{self.name}: {problem}", cause)

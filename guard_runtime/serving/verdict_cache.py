@@ -30,7 +30,8 @@ class VerdictCache:
         return len(self._verdicts)
 
     def get(self, guard: str, passage: Passage) -> Verdict | None:
-        """The verdict this guard gave for this text, in this direction and context. `guard` names its version too."""
+        """The verdict this guard gave for this text, in this direction and context, from this source. `guard` names its
+        version too."""
         key = self._hash(guard, passage)
         verdict = self._verdicts.get(key)
         if verdict is None:
@@ -63,6 +64,7 @@ def _fields(guard: str, passage: Passage) -> Iterator[bytes]:
     """What makes a passage another one. A missing context is not an empty one."""
     yield guard.encode()
     yield passage.direction.encode()
+    yield passage.source.encode()
     yield b"" if passage.context is None else b"+" + passage.context.encode("utf-8", "surrogatepass")
     yield passage.text.encode("utf-8", "surrogatepass")
 

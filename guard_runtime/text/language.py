@@ -3,6 +3,8 @@
 import re
 from typing import Literal
 
+from guard_runtime.text.scripts import HAN_CHARACTER
+
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
@@ -12,7 +14,6 @@ SAMPLE = 4_096
 LETTERS_PER_HAN = 4
 """A Han character says about as much as four Latin letters."""
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\uff21-\uff3a\uff41-\uff5a]")
 
 
@@ -22,5 +23,5 @@ def language_of(text: str) -> Language:
         return "en"
     if len(text) > SAMPLE:
         text = text[: SAMPLE // 2] + text[-SAMPLE // 2 :]
-    han = len(_HAN.findall(text))
+    han = len(HAN_CHARACTER.findall(text))
     return "zh" if han and han * LETTERS_PER_HAN >= len(_LATIN.findall(text)) else "en"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from opencc import OpenCC
 
 from guard_runtime.text.homoglyphs import folded
+from guard_runtime.text.scripts import HAN, HAN_CHARACTER
 
 VERSION = "1"
 """Part of a guard's version: the same text could get another score when this file changes what it does."""
@@ -23,19 +24,17 @@ MAX_ROUNDS = 8
 
 _TO_SIMPLIFIED = OpenCC("t2s")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_HAN_CHARACTER = re.compile(f"[{_HAN}]")
 _CLAUSE = ",.!?;:\u3001\u3002\uff0c\uff01\uff1f\uff1b\uff1a\u2026"
 _WEAK = r" \t\u3000*.\-_|/\\~^+=#@&$%\u00b7\u2022\u30fb'`<>"
 
 # Between any two Han characters: spaces and signs that no sentence needs. Between single Han characters, three or more
 # in a row: clause marks and line ends as well.
 _SEPARATED = re.compile(
-    f"(?<=[{_HAN}])[{_WEAK}]{{1,3}}(?=[{_HAN}])"
-    f"|(?<![{_HAN}])[{_HAN}](?:[{_WEAK}{_CLAUSE}\\s]{{1,3}}[{_HAN}]){{2,}}(?![{_HAN}])"
+    f"(?<=[{HAN}])[{_WEAK}]{{1,3}}(?=[{HAN}])"
+    f"|(?<![{HAN}])[{HAN}](?:[{_WEAK}{_CLAUSE}\\s]{{1,3}}[{HAN}]){{2,}}(?![{HAN}])"
 )
 _SPELLED_OUT = re.compile(r"(?<!\w)[A-Za-z]([ .\-_*|])[A-Za-z](?:\1[A-Za-z]){2,}(?!\w)")
-_LETTER = re.compile(f"[A-Za-z{_HAN}]")
+_LETTER = re.compile(f"[A-Za-z{HAN}]")
 _RARE = re.compile("[^\t\n\r -~\u4e00-\u9fff]")
 
 _NOT_FORMAT_BUT_UNSEEN = frozenset(
@@ -185,7 +184,7 @@ def _latin(current: Normalised) -> Normalised:
 
 
 def _simplified(current: Normalised) -> Normalised:
-    if current.text.isascii() or _HAN_CHARACTER.search(current.text) is None:
+    if current.text.isascii() or HAN_CHARACTER.search(current.text) is None:
         return current
     simplified = _TO_SIMPLIFIED.convert(current.text)
     if len(simplified) != len(current.text):

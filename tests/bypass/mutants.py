@@ -21,8 +21,8 @@ CHAT, CHAT_STREAM, FIELDS = (
     "gateway/dialects/choices/chat_stream.py",
     "gateway/dialects/fields.py",
 )
-READER, CLASSIFIER, NORMALISE = (
-    f"guard_runtime/{n}.py" for n in ("guards/reader", "guards/classifier", "text/normalise")
+PASSAGE_GUARD, CLASSIFIER, NORMALISE = (
+    f"guard_runtime/{n}.py" for n in ("guards/passage_guard", "guards/classifier", "text/normalise")
 )
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -36,8 +36,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what was decided of the prompt is done",
         PIPELINE,
-        "        found = _remedy(judgement, prompt)\n",
-        "        found = Pass()\n",
+        "        action = _remedy(judgement, prompt)\n",
+        "        action = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
             "wire_02_stream_true_is_guarded_on_the_way_in",
@@ -83,7 +83,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an answer without its end is not whole",
         STREAMING,
-        "return self._stream.finished or self._inbox.closed",
+        "return self._stream.finished or self._buffer.closed",
         "return True",
         ("wire_02_a_stream_without_its_end_is_guarded_and_ends_in_an_error",),
     ),
@@ -121,7 +121,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what is no text is a part without text",
         CHAT,
-        '        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))\n',
+        '        yield from media_part((*path, part_type), _media(part_type, holder), name=holder.get("filename"))\n',
         "",
         ("wire_04_content_of_every_shape_is_read_or_answered_for",),
     ),
@@ -225,14 +225,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a long part is read to its end",
-        READER,
-        "return windows(length, size=reach.section,",
-        "return windows(min(length, reach.section), size=reach.section,",
+        PASSAGE_GUARD,
+        "return windows(length, size=limits.section,",
+        "return windows(min(length, limits.section), size=limits.section,",
         ("wire_09_length_and_padding_hide_no_word",),
     ),
     Mutant(
         "what was left out is said",
-        READER,
+        PASSAGE_GUARD,
         "        if gap is not None:\n",
         "        if False:\n",
         ("wire_09_length_beyond_what_is_read_is_unread_and_never_passed",),
@@ -284,7 +284,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "half a reading is none",
-        READER,
+        PASSAGE_GUARD,
         "            check.failure = exc\n",
         "            pass\n",
         ("wire_11_cache_no_failure_is_remembered_and_no_answer_served_twice",),
@@ -376,8 +376,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an outage is no verdict",
         PIPELINE,
-        "    if isinstance(found, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
-        "    if isinstance(found, Outage):\n        return Replace(found.decision)\n",
+        "    if isinstance(action, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
+        "    if isinstance(action, Outage):\n        return Replace(action.decision)\n",
         ("wire_14_leaks_an_outage_and_a_verdict_are_two_things_to_the_caller",),
     ),
     Mutant(

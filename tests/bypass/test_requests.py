@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.judging.media import Describer, Readers
+from gateway.judging.media import MediaDescriber, MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
@@ -167,8 +167,8 @@ def sees(body: Json) -> Json:
 
 
 def reading(**options: Any) -> Parts:
-    reader = Describer(Scripted("eyes", sees, lambda body: []), "see")
-    return Parts(upstream=Scripted.saying("ok"), readers=Readers({MediaKind.IMAGE: reader}), **options)
+    reader = MediaDescriber(Scripted("eyes", sees, lambda body: []), "see")
+    return Parts(upstream=Scripted.saying("ok"), readers=MediaReaders({MediaKind.IMAGE: reader}), **options)
 
 
 def test_wire_04_media_is_judged_by_the_words_a_reader_finds_in_it() -> None:

@@ -10,7 +10,7 @@ import orjson
 from gateway.dialects.dialect import Event
 from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Coverage, Verdict
@@ -144,5 +144,7 @@ class WordModel:
         scores = dict.fromkeys(CATEGORIES, 0.0) | {CRIME: 0.99 * (self._word in text)}
         return Verdict(self.name, scores, (), Coverage(1, len(text), 1))
 
-    def guard(self, cache: VerdictCache | None = None) -> Reader:
-        return Reader(self, Batcher(self, name=self.name), VerdictCache(1 << 20, b"tests") if cache is None else cache)
+    def guard(self, cache: VerdictCache | None = None) -> PassageGuard:
+        return PassageGuard(
+            self, Batcher(self, name=self.name), VerdictCache(1 << 20, b"tests") if cache is None else cache
+        )

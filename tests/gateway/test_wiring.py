@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
@@ -15,9 +16,10 @@ from gateway.config.loader import Config, load_config
 from gateway.errors import ConfigError
 from gateway.telemetry.metrics import Metrics
 from gateway.wiring import gateway_of, judge_of, runtime_of, snapshot_of
+from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.cascade import Cascade
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.verdict import CATEGORIES
 
 POLICY = "refusal: {zh: 抱歉, en: Sorry}\nrules:\n" + "".join(
@@ -110,7 +112,7 @@ def test_readers_are_made_of_the_upstreams_that_config_names(folder: Path) -> No
 def test_a_model_of_an_upstream_that_was_not_started_is_a_mistake(folder: Path) -> None:
     path = written(folder, "{kind: scripted}")
     config = load_config(path, {})
-    runtime = runtime_of(config, judge_of(config), "0")
+    runtime = runtime_of(config, judge_of(config), "0", Metrics())
     assert snapshot_of(config, runtime).routes["demo"].upstream is runtime.upstreams["up"]
     path.write_text(
         path.read_text("utf-8").replace("up: {kind", "late: {kind").replace("upstream: up", "upstream: late")
@@ -121,9 +123,9 @@ def test_a_model_of_an_upstream_that_was_not_started_is_a_mistake(folder: Path) 
 
 def test_a_remote_guard_takes_what_the_config_says(folder: Path) -> None:
     (guard,) = judge_of(loaded(folder, REMOTE.replace("libra_guard", "libragate"))).guards
-    assert isinstance(guard, Reader)
+    assert isinstance(guard, PassageGuard)
     assert guard.version == "libra@/moderations"
-    assert not guard.alive
+    assert not guard.ready
     assert guard.queued == 0
 
 
@@ -153,6 +155,20 @@ def test_a_provider_that_is_not_here_stops_the_start_unless_less_will_do(folder:
         judge_of(loaded(folder, guard))
     (served,) = judge_of(loaded(folder, guard.replace("false", "true"))).guards
     assert served.name == "libra-mini"
+
+
+def test_the_batches_of_a_configured_guard_are_on_the_metrics_page(folder: Path) -> None:
+    metrics = Metrics()
+    judge = judge_of(loaded(folder, "{kind: classifier, name: libra-mini}"), metrics)
+
+    async def scenario() -> None:
+        async with judge.guards[0].running():
+            await judge.guards[0].check(Conversation((Turn(Role.USER, (Part((), "hello"),)),)))
+
+    anyio.run(scenario)
+    page = metrics.page().decode()
+    for name in ("batch_rows", "batch_wait_seconds", "batch_run_seconds"):
+        assert f'libragate_{name}_count{{guard="libra-mini"}} 1.0' in page
 
 
 def test_what_a_guard_counts_is_on_the_metrics_page(folder: Path) -> None:

@@ -211,7 +211,7 @@ class _Silent(ScriptedGuard):
 class _Dead(ScriptedGuard):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ScriptedGuard]:
-        self.alive = False
+        self.ready = False
         yield self
 
 

@@ -11,7 +11,7 @@ from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.serving.batcher import Batcher, Limits, Urgency
+from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Verdict, worst
 from tests.simulation.world import BAD, PRIVATE, Fault, World
 
@@ -73,7 +73,7 @@ class SimUpstream:
         yield self
 
 
-class SimLane:
+class SimExecutor:
     """The model's thread, without the thread: it sleeps as long as the model would compute."""
 
     def __init__(self, world: World) -> None:
@@ -89,7 +89,7 @@ class SimLane:
         await anyio.sleep(latency)
         return work()
 
-    async def free(self) -> None:
+    async def wait_until_free(self) -> None:
         await anyio.sleep(1.0)
 
 
@@ -126,11 +126,13 @@ class SimGuard:
     operating_points: OperatingPoints = MappingProxyType({})
 
     def __init__(self, world: World) -> None:
-        self.batcher = Batcher(SimModel(world), name="model", limits=Limits(patience=12.0), lane=SimLane(world))
+        self.batcher = Batcher(
+            SimModel(world), name="model", limits=QueueLimits(hang_after=12.0), executor=SimExecutor(world)
+        )
 
     async def check(self, conversation: Conversation) -> Verdict:
         verdicts = [
-            await self.batcher.check(Passage(Direction.RESPONSE, part.text, path=part.path), Urgency.STREAM)
+            await self.batcher.check(Passage(Direction.RESPONSE, part.text, path=part.path), Priority.STREAM)
             for part in conversation.judged
             if part.text
         ]

@@ -241,8 +241,8 @@ MUTATIONS = (
     Mutation(
         "a bug in a guard stops the stream",
         "response",
-        "            judgements[choice] = _bug(bug_place(bugs))\n",
-        "            judgements[choice] = Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE))\n",
+        "            bug = (_outage(bug_place(bugs)),)\n",
+        "            bug = (Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)),)\n",
         (Fault.GUARD_BUG,),
     ),
     Mutation(
@@ -283,28 +283,28 @@ MUTATIONS = (
     Mutation(
         "an upstream that stops in the middle has failed",
         "response",
-        "        return self._stream.finished or self._inbox.closed\n",
+        "        return self._stream.finished or self._buffer.closed\n",
         "        return True\n",
         (Fault.UPSTREAM_DIES,),
     ),
     Mutation(
         "the record is written whatever happens",
         "response",
-        "        try:\n            await self._answer(caller, receive)\n        finally:\n            self._on_finish",
-        "        if True:\n            await self._answer(caller, receive)\n            self._on_finish",
+        "        try:\n            await self._answer(client, receive)\n        finally:\n            self._on_finish",
+        "        if True:\n            await self._answer(client, receive)\n            self._on_finish",
         (Fault.SERVER_STOPS,),
     ),
     Mutation(
         "a bug does not escape",
         "response",
-        "        except ExceptionGroup as bugs:\n            # Every failure",
-        "        except ZeroDivisionError as bugs:\n            # Every failure",
+        "        except ExceptionGroup as bugs:\n            # Every expected",
+        "        except ZeroDivisionError as bugs:\n            # Every expected",
         (Fault.UPSTREAM_BUG,),
     ),
     Mutation(
         "silence is filled with comments",
         "response",
-        "            await self._caller.write(KEEP_ALIVE)\n",
+        "            await self._client.write(KEEP_ALIVE)\n",
         "            pass\n",
         (Fault.GUARD_HANGS,),
     ),
@@ -329,7 +329,7 @@ MUTATIONS = (
     Mutation(
         "a caller who is gone is noticed",
         "response",
-        "        if self._caller.gone:\n            return",
+        "        if self._client.gone:\n            return",
         "        if False:\n            return",
         (Fault.CALLER_STOPS_READING,),
         first=122,
@@ -337,14 +337,14 @@ MUTATIONS = (
     Mutation(
         "garbage ends the stream",
         "response",
-        "                self._inbox.end(exc, discard=True)\n",
+        "                self._buffer.end(exc, discard=True)\n",
         "                pass\n",
         (Fault.UPSTREAM_GARBAGE,),
     ),
     Mutation(
         "the inbox is bounded",
         "pipes",
-        "        while self._events and (len(self._events) >= INBOX_EVENTS or self._size + size > INBOX_BYTES):\n",
+        "        while self._events and (len(self._events) >= BUFFER_EVENTS or self._size + size > BUFFER_BYTES):\n",
         "        while False:\n",
         (
             Fault.FLOOD,
@@ -361,19 +361,19 @@ MUTATIONS = (
     Mutation(
         "the driver is woken when something has come",
         "pipes",
-        "        self._size += size\n        self._bell.ring()\n",
+        "        self._size += size\n        self._wakeup.notify()\n",
         "        self._size += size\n",
     ),
     Mutation(
         "the driver is woken when a check is over",
         "response",
-        "(tuple(judgements.values()), Direction.RESPONSE)\n        self._bell.ring()\n",
-        "(tuple(judgements.values()), Direction.RESPONSE)\n",
+        "((*judgements.values(), *bug), Direction.RESPONSE)\n        self._wakeup.notify()\n",
+        "((*judgements.values(), *bug), Direction.RESPONSE)\n",
     ),
     Mutation(
         "a check that is over is recorded",
         "response",
-        "        self._stats.add(judgement, choice)  # not in `_act`: the stream may be over before that\n",
+        "        self._stats.add(judgement, choice)  # not in `_apply`: the stream may be over before that\n",
         "",
     ),
     Mutation(
@@ -393,7 +393,7 @@ MUTATIONS = (
     Mutation(
         "a caller who does not read is given up",
         "pipes",
-        "            with anyio.fail_after(self._patience):\n",
+        "            with anyio.fail_after(self._timeout):\n",
         "            with anyio.fail_after(None):\n",
         (Fault.CALLER_STOPS_READING,),
     ),

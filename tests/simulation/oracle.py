@@ -11,7 +11,7 @@ from gateway.judging.judge import Judgement
 from gateway.judging.rewrites import mask_label
 from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
 from gateway.streaming.outcome import Ended, StreamOutcome
-from gateway.streaming.pipes import INBOX_BYTES, INBOX_EVENTS
+from gateway.streaming.pipes import BUFFER_BYTES, BUFFER_EVENTS
 from gateway.streaming.response import KEEP_ALIVE_AFTER
 from guard_runtime.conversation import Part
 from tests.simulation.world import BAD, MARKS, PRIVATE, SAFE, Fault, World
@@ -100,11 +100,11 @@ class Oracle:
         self._emitted_bytes += len(wire)
         self._biggest = biggest = max(self._biggest, len(wire))
         if self.world.hold and self._garbage_at == math.inf:  # what comes behind garbage is thrown away
-            cap = self.world.policy.stream.max_held + max(INBOX_BYTES, biggest) + 4 * biggest
+            cap = self.world.policy.stream.max_held + max(BUFFER_BYTES, biggest) + 4 * biggest
             backlog = self._emitted_bytes - self._delivered_bytes
             require(backlog <= cap, f"{backlog} bytes are held, more than {cap}")
             waiting = len(self._sent) - self.delivered
-            room = self.world.policy.stream.max_held // 60 + INBOX_EVENTS + 4
+            room = self.world.policy.stream.max_held // 60 + BUFFER_EVENTS + 4
             require(waiting <= room, f"{waiting} events are held, more than {room}")
 
     def closed(self) -> None:

@@ -19,7 +19,7 @@ from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.api.server import serve_config
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Readers
+from gateway.judging.media import MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy, Policy, Rewrite, Rule
 from gateway.records.record import MemorySink
 from gateway.tenants.limits import Limits
@@ -55,7 +55,7 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     deadline: float = 5.0
     sink: MemorySink = field(default_factory=MemorySink)
-    readers: Readers = field(default_factory=Readers)
+    readers: MediaReaders = field(default_factory=MediaReaders)
 
     @property
     def gateway(self) -> Gateway:

@@ -142,7 +142,7 @@ def served(guard: Classifier, rows: Sequence[Row], title: str) -> Floats:
 def _passage(row: Row) -> Passage:
     if row.direction == "prompt":
         return Passage(Direction.PROMPT, row.prompt)
-    return Passage(Direction.RESPONSE, row.response, row.prompt)
+    return Passage.answer(row.response, row.prompt)
 
 
 def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:

@@ -14,7 +14,7 @@ from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardFailed
 from guard_runtime.guard import OperatingPoints, Passage
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.remote import LibraGate, Server, load_remote
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.serving.batcher import Batcher
@@ -109,9 +109,9 @@ class AnswersOnly:
         return 0.87 if answered == (Direction.RESPONSE, "Sure.", "a stolen card?") else 0.03
 
 
-def answers_only() -> Reader:
+def answers_only() -> PassageGuard:
     model = AnswersOnly()
-    return Reader(model, Batcher(model, name=model.name), VerdictCache(0, b"tests"))
+    return PassageGuard(model, Batcher(model, name=model.name), VerdictCache(0, b"tests"))
 
 
 @pytest.mark.parametrize(

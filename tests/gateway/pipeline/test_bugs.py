@@ -186,11 +186,11 @@ def test_a_bug_in_moderations_is_a_recorded_500(
 
 class BrokenGuard(ScriptedGuard):
     @property
-    def alive(self) -> bool:  # type: ignore[override]
+    def ready(self) -> bool:  # type: ignore[override]
         raises()
 
-    @alive.setter
-    def alive(self, value: bool) -> None: ...
+    @ready.setter
+    def ready(self, value: bool) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_health_readiness_and_metrics() -> None:
         assert httpx.get(f"{url}/healthz").text == "ok\n"
         assert httpx.get(f"{url}/readyz").json() == {"ready": True, "guard": "scripted@1", "down": []}
         page = httpx.get(f"{url}/metrics").text
-        parts.guards[0].alive = False  # type: ignore[misc]
+        parts.guards[0].ready = False  # type: ignore[misc]
         assert httpx.get(f"{url}/readyz").status_code == 503
     assert 'libragate_requests_total{dialect="chat",outcome="allowed",tenant="shop"} 1.0' in page
     assert 'libragate_requests_total{dialect="chat",outcome="blocked",tenant="shop"} 1.0' in page

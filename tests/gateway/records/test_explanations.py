@@ -13,16 +13,18 @@ import pytest
 from gateway.api.app import create_app
 from gateway.api.runtime import Gateway
 from gateway.config.loader import Config, load_config
+from gateway.config.schema import GenerativeFile
 from gateway.errors import ConfigError
 from gateway.judging.judge import Judge, Judgement
 from gateway.policy.policy import Action, Decision, Reason
-from gateway.records.explanations import Analyst
-from gateway.records.record import Analysis, LogSink, MemorySink, Outcome, Record
-from gateway.wiring import gateway_of
+from gateway.records.explanations import ExplanationWorker
+from gateway.records.record import Explanation, LogSink, MemorySink, Outcome, Record
+from gateway.wiring import gateway_of, require_explanations
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardFailed
+from guard_runtime.guard import ExplainingGuard
 from guard_runtime.guards.cascade import Band, Cascade
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
@@ -64,7 +66,7 @@ SAID = {"prompt": ["怎么煮饭？"], "response": ["先洗米。"]}
 
 
 async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[int]:
-    """The statuses of these requests; then the loop runs until so many analyses are there."""
+    """The statuses of these requests; then the loop runs until so many explanations are there."""
     app = create_app(gateway)
     statuses = []
     async with app.router.lifespan_context(app):
@@ -76,7 +78,7 @@ async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[
             (sink,) = gateway.runtime.sinks or ()
             assert isinstance(sink, MemorySink)
             await anyio.wait_all_tasks_blocked()
-            assert len(sink.analyses) == until
+            assert len(sink.explanations) == until
     return statuses
 
 
@@ -91,7 +93,7 @@ def test_a_blocked_prompt_is_explained_in_the_audit_log() -> None:
     guard = Explaining("因为它要违禁的东西")
     made, sink = gateway(guard)
     assert anyio.run(asked, made, [ASKED, FINE], 1) == [400, 200]
-    (found,) = sink.analyses
+    (found,) = sink.explanations
     assert (found.id, found.guard, found.direction) == (sink.records[0].id, "wordy", Direction.PROMPT)
     assert found.text == "因为它要违禁的东西"
     assert [part.text for part in guard.asked[0].judged] == ["Tell me something forbidden."]
@@ -102,7 +104,7 @@ def test_a_guard_that_thinks_for_ever_delays_no_caller_and_no_shutdown() -> None
     made, sink = gateway(guard)
     assert anyio.run(asked, made, [ASKED] * 5, 0) == [400] * 5
     assert len(sink.records) == 5
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_without_recorded_text_nothing_is_asked_and_nothing_is_written() -> None:
@@ -110,12 +112,12 @@ def test_without_recorded_text_nothing_is_asked_and_nothing_is_written() -> None
     made, sink = gateway(guard, record_text=False)
     assert anyio.run(asked, made, [ASKED], 0) == [400]
     assert not guard.asked
-    assert not sink.analyses
+    assert not sink.explanations
 
 
-def analyst_of(guard: Explaining, most: int = 2) -> tuple[Analyst, MemorySink]:
+def analyst_of(guard: Explaining, most: int = 2) -> tuple[ExplanationWorker, MemorySink]:
     sink = MemorySink()
-    return Analyst([guard], [sink], most=most), sink
+    return ExplanationWorker([guard], [sink], most=most), sink
 
 
 def test_what_does_not_fit_is_dropped_and_counted() -> None:
@@ -149,12 +151,12 @@ def test_an_explanation_that_fails_is_counted_and_the_next_one_is_asked_for(erro
     anyio.run(scenario)
     assert len(guard.asked) == 2
     assert analyst.counts()["failed"] == 2
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_one_that_takes_too_long_is_given_up() -> None:
     sink = MemorySink()
-    analyst = Analyst([Explaining(None)], [sink], seconds=0)
+    analyst = ExplanationWorker([Explaining(None)], [sink], seconds=0)
 
     async def scenario() -> None:
         async with analyst.running():
@@ -180,7 +182,7 @@ def test_an_answer_is_explained_in_the_context_of_its_question_and_only_where_th
     assert conversation.direction is Direction.RESPONSE
     assert conversation.question == "怎么煮饭？"
     assert [part.text for part in conversation.judged] == ["先洗米。"]
-    assert len(sink.analyses) == 1
+    assert len(sink.explanations) == 1
 
 
 def test_a_guard_with_nothing_to_say_leaves_no_line() -> None:
@@ -193,12 +195,12 @@ def test_a_guard_with_nothing_to_say_leaves_no_line() -> None:
 
     anyio.run(scenario)
     assert analyst.counts()["silent"] == 1
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_the_audit_line_is_one_json_object() -> None:
     stream = io.TextIOWrapper(io.BytesIO())
-    LogSink(stream).explained(Analysis("r1", "shop", "wordy", Direction.RESPONSE, "因为"))
+    LogSink(stream).explained(Explanation("r1", "shop", "wordy", Direction.RESPONSE, "因为"))
     line = json.loads(stream.buffer.getvalue())  # type: ignore[attr-defined]
     assert line["event"] == "analysis"
     assert (line["id"], line["tenant"], line["guard"], line["direction"]) == ("r1", "shop", "wordy", "response")
@@ -220,28 +222,31 @@ def configured(folder: Path, guard: str) -> Config:
     return load_config(folder / "config.yaml", {})
 
 
-def reader() -> Reader:
+def explained(explainer: ExplainingGuard | None = None) -> PassageGuard:
     model = ScriptedGuard(BAD, name="libra")
-    return Reader(model, Batcher(model, name="libra"), VerdictCache(0, b"k"))  # type: ignore[arg-type]
+    batcher = Batcher(model, name="libra")  # type: ignore[arg-type]
+    return PassageGuard(model, batcher, VerdictCache(0, b"k"), explainer=explainer)
 
 
-def test_only_guards_whose_config_says_so_are_asked_why(tmp_path: Path) -> None:
-    guard = reader()
-    guard.explainer = Explaining()
-    made = gateway_of(configured(tmp_path / "on", WORDS), Judge([guard]), "0")
-    assert made.runtime.explaining == [guard.explainer]
-    made = gateway_of(configured(tmp_path / "off", WORDS.replace("true", "false")), Judge([guard]), "0")
-    assert made.runtime.explaining == []
+def test_only_guards_with_an_explainer_are_asked_why(tmp_path: Path) -> None:
+    explainer = Explaining()
+    config = configured(tmp_path, "{kind: scripted}")
+    assert gateway_of(config, Judge([explained(explainer)]), "0").runtime.explaining == [explainer]
+    assert gateway_of(config, Judge([explained()]), "0").runtime.explaining == []
 
 
 def test_a_guard_that_cannot_say_why_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="says nothing but its verdict"):
-        gateway_of(configured(tmp_path / "on", WORDS), Judge([reader()]), "0")
+    (asked,) = configured(tmp_path / "on", WORDS).guards
+    (silent,) = configured(tmp_path / "off", WORDS.replace("true", "false")).guards
+    assert isinstance(asked, GenerativeFile)
+    assert isinstance(silent, GenerativeFile)
+    with pytest.raises(ConfigError, match="guard libra: analysis: this guard writes no explanation -- use libra_guard"):
+        require_explanations(asked, explained())
+    require_explanations(asked, explained(Explaining()))
+    require_explanations(silent, explained())
 
 
 def test_the_larger_guard_of_a_cascade_is_asked_why(tmp_path: Path) -> None:
-    large = reader()
-    large.explainer = Explaining()
-    pair = Cascade(ScriptedGuard(BAD), large, Band(0.2, 0.8), name="pair")
-    text = f"{{kind: cascade, name: pair, band: [0.2, 0.8], small: {{kind: scripted}}, large: {WORDS}}}"
-    assert gateway_of(configured(tmp_path / "on", text), Judge([pair]), "0").runtime.explaining == [large.explainer]
+    explainer = Explaining()
+    pair = Cascade(ScriptedGuard(BAD), explained(explainer), Band(0.2, 0.8), name="pair")
+    assert gateway_of(configured(tmp_path, "{kind: scripted}"), Judge([pair]), "0").runtime.explaining == [explainer]

@@ -83,6 +83,7 @@ MISTAKES: list[tuple[Change, str]] = [
         "operating_points.strict.prompt: not in 0..1: prompt_attack",
     ),
     (put("golden", []), "golden must list at least 16 rows"),
+    (put("golden", [{**row, "source": "nobody"} for row in tiny.golden()]), "golden[0] must have prompt"),
     (put("golden", [{"prompt": "hello"}] * 16), "golden[0] must have prompt, response and a score"),
     (golden_of(Direction.PROMPT), "golden has no response in zh, response in en"),
     (put("files", ["model.onnx"]), "files must map names to sha256"),

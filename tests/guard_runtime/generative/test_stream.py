@@ -9,7 +9,7 @@ from gateway.policy.policy import DirectionPolicy, StreamSettings
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.guard import Passage
-from guard_runtime.guards.reader import Reach, Reader
+from guard_runtime.guards.passage_guard import PassageGuard, ReadLimits
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
 from tests.guard_runtime.generative.guards import guard, qwen
@@ -17,7 +17,7 @@ from tests.support.gateway_server import Parts, blocking, client, served
 
 ANSWER = "".join(f"第{n}，把水烧开再放面，煮三分钟。" for n in range(40))
 TAIL = 12
-"""Tokens behind the text in Libra's prompt (GUARDS.md 1.1)."""
+"""Tokens behind the text in Libra's prompt."""
 
 
 def streamed(before: int) -> tuple[list[str], int]:
@@ -32,7 +32,7 @@ def streamed(before: int) -> tuple[list[str], int]:
         return predict(batch)
 
     model.predict = noted  # type: ignore[method-assign,assignment]
-    reader = Reader(model, Batcher(model, name="g"), VerdictCache(0, b"k"), reach=Reach(before=before))
+    reader = PassageGuard(model, Batcher(model, name="g"), VerdictCache(0, b"k"), limits=ReadLimits(before=before))
     policy = blocking(prompt=DirectionPolicy({}), response=DirectionPolicy({}), stream=StreamSettings(release_after=60))
     parts = Parts(guards=[reader], upstream=Scripted.saying(ANSWER, size=8, pause=0.002), policy=policy)
     with served(parts.gateway) as url:
@@ -70,7 +70,7 @@ async def test_where_an_answer_grows_too_long_reading_starts_at_a_place_that_sta
             seen.append(passage.text)
             return model.predict([replace(passage, text="水")])[0]
 
-    reader = Reader(model, Listener(model, name="g"), VerdictCache(0, b"k"), reach=Reach(before=10))
+    reader = PassageGuard(model, Listener(model, name="g"), VerdictCache(0, b"k"), limits=ReadLimits(before=10))
     for length in (4, 9, 10, 14, 23):
         await reader.check(answered.reply(Part((), "新的", before="0123456789abcdefghijklmn"[:length])))
     assert seen == ["0123新的", "012345678新的", "新的", "abcd新的", "klm新的"]

@@ -28,7 +28,7 @@ from guard_runtime.generative.token_heads import (
     scores,
 )
 from guard_runtime.guard import Passage
-from guard_runtime.guards.reader import Reader
+from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.tokenwise import TokenContract, TokenwiseModel
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
@@ -60,7 +60,7 @@ def guard(limits: Limits = LIMITS, seed: int = 0) -> tuple[TokenwiseModel, Twin]
 
 
 def whole(passage: Passage, twin: Twin) -> dict[Category, float]:
-    """The scores from one prefill of everything, with no memory of anything, cut where GUARDS.md 1.3 says: a prompt at
+    """The scores from one prefill of everything, with no memory of anything, cut where Qwen3Guard cuts: a prompt at
     the token that closes the user's turn, an answer from the first token behind `</think>` and its empty line."""
     head = heads()[passage.direction]
     tokens = qwen().tokens(head.segments, words(passage))
@@ -178,7 +178,7 @@ def test_a_flag_takes_two_risky_tokens_in_a_row() -> None:
 
 
 def published(risks: list[int]) -> str:
-    """QwenLM/Qwen3Guard's `consecutive_unsafe`, as GUARDS.md 1.3 words it: two in a row Unsafe, then Controversial."""
+    """QwenLM/Qwen3Guard's `consecutive_unsafe`: two in a row Unsafe, then Controversial."""
     for risk in (1, 2):
         if any(one == other == risk for one, other in itertools.pairwise(risks)):
             return ("", "Unsafe", "Controversial")[risk]
@@ -308,7 +308,7 @@ def test_a_head_is_a_value() -> None:
 def test_a_logit_that_is_no_number_blocks_and_never_allows(direction: Direction) -> None:
     twin = Broken([0], VOCABULARY_SIZE, outputs=23)
     model = TokenwiseModel(TokenContract("g", heads(), CALIBRATION), qwen(), Decoder(twin, SHAPE, outputs=23))
-    guard = Reader(model, Batcher(model, name="g"), VerdictCache(0, b"k"))
+    guard = PassageGuard(model, Batcher(model, name="g"), VerdictCache(0, b"k"))
     conversation = Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), TEXT),)),))
     if direction is RESPONSE:
         conversation = conversation.reply(Part(("choices", 0), TEXT))

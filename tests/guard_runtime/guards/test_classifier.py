@@ -3,13 +3,15 @@
 import base64
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from guard_runtime.artefacts.artefact import Artefact
-from guard_runtime.artefacts.manifest import Calibration
-from guard_runtime.conversation import Direction
+from guard_runtime.artefacts.manifest import LABELS, Calibration
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import Classifier, scores_of
@@ -17,6 +19,7 @@ from guard_runtime.verdict import CATEGORIES, Category, Verdict
 from tests.guard_runtime import tiny
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
+SOURCES = {str(source): f"<|{source}|>" for source in Source} | {"tool_result": "<|document|>"}
 
 
 def read(classifier: Classifier, text: str, context: str | None = None) -> Verdict:
@@ -73,6 +76,53 @@ def test_control_tokens_in_a_text_are_only_text(classifier: Classifier) -> None:
     assert read(classifier, "</s>").coverage.tokens == 2 + len(("<", "/", "s", ">"))
     assert read(classifier, "</s> hello <s>").scores == pytest.approx(read(classifier, "hello").scores)
     assert read(classifier, "hello</s></s>bomb").scores[CRIME] == pytest.approx(tiny.UNSAFE)
+
+
+def framed(folder: Path, sources: dict[str, str] = SOURCES, version: object = 2) -> Path:
+    """A guard whose frame says what a text is: the token of a document is harmful by itself."""
+    tokenizer = Tokenizer.from_buffer(tiny.tokenizer())
+    tokenizer.add_special_tokens(sorted(set(SOURCES.values())))
+    table = np.vstack([tiny.weights(), np.full((6, len(LABELS)), tiny.HARMLESS_LOGIT, np.float32)])
+    table[tokenizer.token_to_id("<|document|>"), [0, LABELS.index(CRIME)]] = tiny.HARMFUL_LOGIT
+    files = {"model.onnx": tiny.model(table), "tokenizer.json": tokenizer.to_str().encode()}
+    return tiny.artefact(
+        folder, lambda manifest: manifest.update(frame={"version": version, "sources": sources}), files
+    )
+
+
+def test_a_text_is_read_behind_the_token_of_its_source(tmp_path: Path) -> None:
+    classifier = Classifier(Artefact.load(framed(tmp_path / "guard")))
+    harmful = {
+        source
+        for source in Source
+        if classifier.predict([Passage(Direction.PROMPT, "hello", source=source)])[0].risk > 0.5
+    }
+    assert harmful == {Source.DOCUMENT, Source.TOOL_RESULT}
+    answer = classifier.predict([Passage(Direction.RESPONSE, "hello", "hello", source=Source.TOOL_CALL)])[0]
+    assert answer.coverage.tokens == len(("<s>", "<|user|>", "hello", "</s>", "</s>", "<|tool_call|>", "hello", "</s>"))
+
+
+def test_no_text_spells_the_token_of_a_source(tmp_path: Path) -> None:
+    classifier = Classifier(Artefact.load(framed(tmp_path / "guard")))
+    for text in ("<|document|>", "hello<|document|>hello", "＜|document|＞", "</s><|document|> hello"):  # noqa: RUF001
+        assert read(classifier, text).scores[CRIME] == pytest.approx(tiny.SAFE)
+        assert read(classifier, "hello", context=text).scores[CRIME] == pytest.approx(tiny.SAFE)
+
+
+@pytest.mark.parametrize(
+    ("sources", "version", "message"),
+    [
+        (SOURCES, 3, "frame version 3 is not known; this release reads 2"),
+        (SOURCES, True, "frame version True is not known"),
+        ({"user": "<|user|>"}, 2, "a token for each of user, assistant"),
+        (SOURCES | {"user": "hello"}, 2, "no special token hello, which the frame names"),
+    ],
+)
+def test_a_frame_that_cannot_be_built_is_refused(
+    tmp_path: Path, sources: dict[str, str], version: object, message: str
+) -> None:
+    with pytest.raises(ArtefactRefused, match=message):
+        Classifier(Artefact.load(framed(tmp_path / "guard", sources, version)))
 
 
 def test_an_answer_is_read_after_the_end_of_its_question(classifier: Classifier) -> None:

@@ -183,7 +183,7 @@ def test_a_long_text_is_read_on_a_thread_and_to_its_end() -> None:
 
 def test_it_is_a_guard_with_points_of_its_own() -> None:
     guard: Guard = Rules()
-    assert (guard.name, guard.alive, guard.queued) == ("rules", True, 0)
+    assert (guard.name, guard.ready, guard.queued) == ("rules", True, 0)
     for point, at in (("balanced", BALANCED), ("strict", STRICT)):
         assert all(points == {PRIVACY: at} for points in guard.operating_points[point].values())
 

@@ -24,7 +24,7 @@ from guard_runtime.onnx.tensorrt import (
     options,
     refuse_unsuited,
 )
-from guard_runtime.serving.swap import Swapping
+from guard_runtime.serving.warm_swap import WarmSwap
 from guard_runtime.verdict import CATEGORIES, Verdict
 from tests.guard_runtime import tiny
 
@@ -274,7 +274,7 @@ def test_the_next_device_serves_until_the_engine_is_built() -> None:
         return Model(0.1 * len(made))
 
     _, model = placed(make, Placement(ALL, degrade=True))
-    assert isinstance(model, Swapping)
+    assert isinstance(model, WarmSwap)
     model.wait()
     assert [(place.first, place.degrade) for place in made] == [(CUDA, True), (TENSORRT, False)]
     assert model.predict([1])[0].risk == pytest.approx(0.2)
@@ -290,7 +290,7 @@ def test_an_engine_that_cannot_be_built_leaves_the_next_device_serving() -> None
         return Model(0.1)
 
     _, model = placed(make, Placement(ALL, degrade=True))
-    assert isinstance(model, Swapping)
+    assert isinstance(model, WarmSwap)
     model.wait()
     assert model.failure == "no libnvinfer.so.10"
     assert model.predict([1])[0].risk == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Every waiter gets a verdict or an error, whatever the model, the lane or the caller does."""
+"""Every caller gets a verdict or an error, whatever the model, the executor or the caller does."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
@@ -9,7 +9,8 @@ import pytest
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded
 from guard_runtime.guard import Passage
-from guard_runtime.serving.batcher import Batcher, BatchSeen, Limits, Urgency
+from guard_runtime.serving.batch_observer import BatchStats
+from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.verdict import CATEGORIES, Verdict
 
 T = TypeVar("T")
@@ -35,8 +36,8 @@ class Echo:
         return self._say(batch)
 
 
-class GatedLane:
-    """A lane that waits to be let through; `hang` makes it wait for ever."""
+class GatedExecutor:
+    """An executor that waits to be let through; `hang` makes it wait for ever."""
 
     def __init__(self) -> None:
         self.gate = anyio.Event()
@@ -48,8 +49,20 @@ class GatedLane:
         await self.gate.wait()
         return work()
 
-    async def free(self) -> None:
+    async def wait_until_free(self) -> None:
         await self.freed.wait()
+
+
+class Observer:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.guards: list[str] = []
+        self.batches: list[BatchStats] = []
+
+    def batch_finished(self, guard: str, batch: BatchStats) -> None:
+        self.guards.append(guard)
+        self.batches.append(batch)
 
 
 async def outcome(check: Awaitable[Verdict]) -> str:
@@ -62,37 +75,36 @@ async def outcome(check: Awaitable[Verdict]) -> str:
 
 def test_what_comes_in_while_the_model_is_busy_goes_together_and_the_urgent_first() -> None:
     async def scenario() -> list[list[str]]:
-        model, lane = Echo(), GatedLane()
-        batcher = Batcher(model, name="echo", lane=lane, limits=Limits(batch=2))
+        model, executor = Echo(), GatedExecutor()
+        batcher = Batcher(model, name="echo", executor=executor, limits=QueueLimits(batch=2))
         async with batcher.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(batcher.check, passage("first"))
-            await lane.busy.wait()
-            for text, urgency in (
-                ("audit", Urgency.OFFLINE),
-                ("prompt 1", Urgency.PROMPT),
-                ("stream", Urgency.STREAM),
-                ("prompt 2", Urgency.PROMPT),
+            await executor.busy.wait()
+            for text, priority in (
+                ("prompt 1", Priority.PROMPT),
+                ("stream", Priority.STREAM),
+                ("prompt 2", Priority.PROMPT),
             ):
-                tasks.start_soon(batcher.check, passage(text), urgency)
+                tasks.start_soon(batcher.check, passage(text), priority)
                 await anyio.wait_all_tasks_blocked()
-            lane.gate.set()
+            executor.gate.set()
         return model.batches
 
-    assert anyio.run(scenario) == [["first"], ["stream", "prompt 1"], ["prompt 2", "audit"]]
+    assert anyio.run(scenario) == [["first"], ["stream", "prompt 1"], ["prompt 2"]]
 
 
 def test_a_full_queue_turns_callers_away_at_once() -> None:
     async def scenario() -> list[str]:
-        lane = GatedLane()
-        batcher = Batcher(Echo(), name="echo", lane=lane, limits=Limits(queue=1))
+        executor = GatedExecutor()
+        batcher = Batcher(Echo(), name="echo", executor=executor, limits=QueueLimits(queue=1))
         async with batcher.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(batcher.check, passage("on the model"))
-            await lane.busy.wait()
+            await executor.busy.wait()
             tasks.start_soon(batcher.check, passage("waits"))
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(GuardOverloaded, match="echo: 1 passages wait already"):
                 await batcher.check(passage("too many"))
-            lane.gate.set()
+            executor.gate.set()
         return [text for batch in batcher._model.batches for text in batch]  # type: ignore[attr-defined]
 
     assert anyio.run(scenario) == ["on the model", "waits"]
@@ -100,17 +112,17 @@ def test_a_full_queue_turns_callers_away_at_once() -> None:
 
 def test_callers_who_left_are_not_read_and_give_their_place_back() -> None:
     async def scenario() -> list[list[str]]:
-        model, lane = Echo(), GatedLane()
-        batcher = Batcher(model, name="echo", lane=lane, limits=Limits(queue=1))
+        model, executor = Echo(), GatedExecutor()
+        batcher = Batcher(model, name="echo", executor=executor, limits=QueueLimits(queue=1))
         async with batcher.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(batcher.check, passage("first"))
-            await lane.busy.wait()
+            await executor.busy.wait()
             with anyio.move_on_after(0.01):
                 await batcher.check(passage("leaves"))
             assert batcher.queued == 0
             tasks.start_soon(batcher.check, passage("stays"))
             await anyio.wait_all_tasks_blocked()
-            lane.gate.set()
+            executor.gate.set()
         return model.batches
 
     assert anyio.run(scenario) == [["first"], ["stays"]]
@@ -140,9 +152,9 @@ def test_a_failing_model_reaches_every_waiter_and_the_next_batch_is_read(
 ) -> None:
     async def scenario() -> list[str]:
         outcomes: list[str] = []
-        lane = GatedLane()
+        executor = GatedExecutor()
         model = Echo(lambda batch: [verdict()] if batch[0].text == "before" else say(batch))
-        batcher = Batcher(model, name="echo", lane=lane, limits=Limits(batch=2))
+        batcher = Batcher(model, name="echo", executor=executor, limits=QueueLimits(batch=2))
 
         async def ask(text: str) -> None:
             outcomes.append(await outcome(batcher.check(passage(text))))
@@ -150,11 +162,11 @@ def test_a_failing_model_reaches_every_waiter_and_the_next_batch_is_read(
         async with batcher.running():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, "before")
-                await lane.busy.wait()
+                await executor.busy.wait()
                 tasks.start_soon(ask, "one")
                 tasks.start_soon(ask, "two")
                 await anyio.wait_all_tasks_blocked()
-                lane.gate.set()
+                executor.gate.set()
             await ask("before")
         return outcomes
 
@@ -175,15 +187,15 @@ def test_an_error_never_quotes_the_text() -> None:
 def test_shutdown_tells_everybody_who_waits() -> None:
     async def scenario() -> list[str]:
         outcomes: list[str] = []
-        lane = GatedLane()
-        batcher = Batcher(Echo(), name="echo", lane=lane)
+        executor = GatedExecutor()
+        batcher = Batcher(Echo(), name="echo", executor=executor)
 
         async def ask(text: str) -> None:
             outcomes.append(await outcome(batcher.check(passage(text))))
 
         async with anyio.create_task_group() as tasks, batcher.running():
             tasks.start_soon(ask, "on the model")
-            await lane.busy.wait()
+            await executor.busy.wait()
             tasks.start_soon(ask, "queued")
             await anyio.wait_all_tasks_blocked()
         await ask("too late")
@@ -197,8 +209,8 @@ def test_shutdown_tells_everybody_who_waits() -> None:
 def test_a_hung_thread_fails_all_waiters_and_those_after_until_it_comes_back() -> None:
     async def scenario() -> list[str]:
         outcomes: list[str] = []
-        lane = GatedLane()
-        batcher = Batcher(Echo(), name="echo", lane=lane, limits=Limits(patience=0.02))
+        executor = GatedExecutor()
+        batcher = Batcher(Echo(), name="echo", executor=executor, limits=QueueLimits(hang_after=0.02))
 
         async def ask(text: str) -> None:
             outcomes.append(await outcome(batcher.check(passage(text))))
@@ -206,12 +218,12 @@ def test_a_hung_thread_fails_all_waiters_and_those_after_until_it_comes_back() -
         async with batcher.running():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, "hangs")
-                await lane.busy.wait()
+                await executor.busy.wait()
                 tasks.start_soon(ask, "waits behind it")
             assert not batcher.ready
             await ask("comes later")
-            lane.gate.set()
-            lane.freed.set()
+            executor.gate.set()
+            executor.freed.set()
             await anyio.wait_all_tasks_blocked()
             assert batcher.ready
             await ask("after it came back")
@@ -240,8 +252,9 @@ def test_it_runs_again_after_it_was_shut_down() -> None:
 
 
 def test_a_real_thread_answers_many_at_once_and_every_batch_is_seen() -> None:
-    async def scenario() -> tuple[int, list[BatchSeen]]:
-        seen: list[BatchSeen] = []
+    observer = Observer()
+
+    async def scenario() -> int:
         answered = 0
 
         async def ask(batcher: Batcher, text: str) -> None:
@@ -249,16 +262,26 @@ def test_a_real_thread_answers_many_at_once_and_every_batch_is_seen() -> None:
             await batcher.check(passage(text))
             answered += 1
 
-        async with Batcher(Echo(), name="echo", limits=Limits(batch=8)).running() as batcher:
-            batcher.observe = seen.append
-            async with anyio.create_task_group() as tasks:
-                for number in range(50):
-                    tasks.start_soon(ask, batcher, str(number))
-        return answered, seen
+        batcher = Batcher(Echo(), name="echo", limits=QueueLimits(batch=8), observer=observer)
+        async with batcher.running(), anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(ask, batcher, str(number))
+        return answered
 
-    answered, seen = anyio.run(scenario)
-    assert answered == sum(batch.size for batch in seen) == 50
-    assert all(batch.size <= 8 and batch.seconds >= 0 and not batch.failed for batch in seen)
+    assert anyio.run(scenario) == sum(batch.passages for batch in observer.batches) == 50
+    assert all(batch.passages <= 8 and not batch.failed for batch in observer.batches)
+    assert set(observer.guards) == {"echo"}
+
+
+def test_a_failed_batch_is_observed_as_failed() -> None:
+    observer = Observer()
+
+    async def scenario() -> None:
+        async with Batcher(Echo(broken), name="echo", observer=observer).running() as batcher:
+            await outcome(batcher.check(passage("one")))
+
+    anyio.run(scenario)
+    assert [(batch.passages, batch.failed) for batch in observer.batches] == [(1, True)]
 
 
 def test_work_nobody_waits_for_goes_on_between_checks_and_a_check_waits_for_one_step_at_most() -> None:
@@ -275,19 +298,19 @@ def test_work_nobody_waits_for_goes_on_between_checks_and_a_check_waits_for_one_
             seen.extend(passage.text for passage in batch)
             return [verdict() for _ in batch]
 
-        lane = StepLane()
-        batcher = Batcher(Echo(say), name="echo", lane=lane)
+        executor = StepExecutor()
+        batcher = Batcher(Echo(say), name="echo", executor=executor)
         async with batcher.running(), anyio.create_task_group() as tasks:
             found: list[str] = []
 
             async def explain() -> None:
-                found.append(await batcher.idly(steps()))
+                found.append(await batcher.run_when_idle(steps()))
 
             tasks.start_soon(explain)
-            await lane.through(2)
+            await executor.through(2)
             tasks.start_soon(batcher.check, passage("somebody waits"))
             await anyio.wait_all_tasks_blocked()
-            await lane.through(9)
+            await executor.through(9)
         return found[0], seen
 
     found, seen = anyio.run(scenario)
@@ -295,8 +318,8 @@ def test_work_nobody_waits_for_goes_on_between_checks_and_a_check_waits_for_one_
     assert seen == ["step 1", "step 2", "step 3", "somebody waits", "step 4", "step 5"]
 
 
-class StepLane:
-    """A lane that lets through as many pieces of work as it is told; the next one stands on the model meanwhile."""
+class StepExecutor:
+    """Lets through as many pieces of work as it is told; the next one stands on the model meanwhile."""
 
     def __init__(self) -> None:
         self._tickets, self._taken = anyio.create_memory_object_stream[None](100)
@@ -310,7 +333,7 @@ class StepLane:
         await self._taken.receive()
         return work()
 
-    async def free(self) -> None:
+    async def wait_until_free(self) -> None:
         raise AssertionError("nothing hangs here")
 
 
@@ -323,7 +346,7 @@ def test_a_step_that_fails_is_told_to_whoever_wanted_it_and_the_next_check_is_an
         batcher = Batcher(Echo(), name="echo")
         async with batcher.running():
             with pytest.raises(GuardFailed) as failed:
-                await batcher.idly(steps())
+                await batcher.run_when_idle(steps())
             return str(failed.value), await outcome(batcher.check(passage("next")))
 
     assert anyio.run(scenario) == ("echo: ValueError", "verdict")
@@ -332,18 +355,18 @@ def test_a_step_that_fails_is_told_to_whoever_wanted_it_and_the_next_check_is_an
 def test_a_batcher_that_stops_tells_those_whose_work_is_left() -> None:
     async def scenario() -> list[str]:
         told: list[str] = []
-        lane = GatedLane()
-        batcher = Batcher(Echo(), name="echo", lane=lane)
+        executor = GatedExecutor()
+        batcher = Batcher(Echo(), name="echo", executor=executor)
 
         async def explain() -> None:
             try:
-                await batcher.idly(iter([""]))
+                await batcher.run_when_idle(iter([""]))
             except GuardFailed as exc:
                 told.append(str(exc))
 
         async with anyio.create_task_group() as tasks, batcher.running():
             tasks.start_soon(explain)
-            await lane.busy.wait()
+            await executor.busy.wait()
         await explain()
         return told
 

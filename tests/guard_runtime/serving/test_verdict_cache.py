@@ -6,7 +6,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.guard import Passage
 from guard_runtime.serving.verdict_cache import ENTRY_BYTES, VerdictCache
 from guard_runtime.verdict import CATEGORIES, Coverage, Unread, UnreadReason, Verdict
@@ -19,6 +19,7 @@ passages = st.builds(
     st.sampled_from(Direction),
     st.text("ab\ud800", max_size=3),
     st.none() | st.text("ab+", max_size=3),
+    source=st.sampled_from(Source),
 )
 
 
@@ -26,8 +27,7 @@ passages = st.builds(
 def test_two_readings_meet_only_when_everything_is_the_same(g1: str, p1: Passage, g2: str, p2: Passage) -> None:
     cache = VerdictCache(1 << 20, KEY)
     cache.put(g1, p1, VERDICT)
-    same = (g1, p1.direction, p1.text, p1.context) == (g2, p2.direction, p2.text, p2.context)
-    assert (cache.get(g2, p2) is not None) == same
+    assert (cache.get(g2, p2) is not None) == ((g1, p1) == (g2, p2))
 
 
 def test_the_place_of_a_text_does_not_matter() -> None:

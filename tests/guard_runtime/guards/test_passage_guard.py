@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_runtime.conversation import Conversation, Direction, Kind, Part, Role, Turn
+from guard_runtime.conversation import Conversation, Direction, Kind, Part, Role, Source, Turn, source_of
 from guard_runtime.errors import GuardFailed, GuardOverloaded
 from guard_runtime.guard import Guard, OperatingPoints, Passage
-from guard_runtime.guards.reader import Reach, Reader
+from guard_runtime.guards.passage_guard import PassageGuard, ReadLimits
 from guard_runtime.loading.classifier import load_classifier
-from guard_runtime.serving.batcher import Batcher, BatchSeen, Limits, Urgency
+from guard_runtime.loading.options import ServingOptions
+from guard_runtime.serving.batch_observer import BatchStats
+from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, UnreadReason, Verdict
 from tests.guard_runtime import tiny
@@ -51,16 +53,42 @@ def asked(*texts: str | None) -> Conversation:
     return Conversation((said(Role.USER, *texts),))
 
 
+SOURCES = [
+    (Role.USER, Kind.TEXT, Source.USER),
+    (Role.USER, Kind.TOOL_RESULT, Source.TOOL_RESULT),
+    (Role.USER, Kind.SCHEMA, Source.TOOL_DEFINITION),
+    (Role.SYSTEM, Kind.TEXT, Source.SYSTEM),
+    (Role.SYSTEM, Kind.TOOL_DEFINITION, Source.TOOL_DEFINITION),
+    (Role.ASSISTANT, Kind.REASONING, Source.ASSISTANT),
+    (Role.ASSISTANT, Kind.TOOL_CALL, Source.TOOL_CALL),
+    (Role.TOOL, Kind.TEXT, Source.TOOL_RESULT),
+]
+
+
+@pytest.mark.parametrize(("role", "kind", "source"), SOURCES)
+def test_role_and_kind_say_what_a_text_is(role: Role, kind: Kind, source: Source) -> None:
+    assert source_of(role, kind) is source
+    _, read = check(Conversation((Turn(role, (Part(("text",), "hello", kind),)),)))
+    assert [passage.source for passage in read] == [source]
+
+
+def test_texts_of_several_sources_joined_are_read_as_the_users() -> None:
+    turns = (said(Role.SYSTEM, "one"), said(Role.TOOL, "two", "three"))
+    _, read = check(Conversation(turns))
+    joined = {passage.text: passage.source for passage in read if passage.path == ()}
+    assert joined == {"two\nthree": Source.TOOL_RESULT, "one\ntwo\nthree": Source.USER}
+
+
 def check(
-    *conversations: Conversation, reach: Reach | None = None, cache: int = 1 << 20
+    *conversations: Conversation, limits: ReadLimits | None = None, cache: int = 1 << 20
 ) -> tuple[list[Verdict], list[Passage]]:
     model = Listener()
 
     async def scenario() -> list[Verdict]:
-        batcher = Batcher(model, name="listener", limits=Limits(batch=4))
-        reader = Reader(model, batcher, VerdictCache(1 << 20, b"k"), reach=reach or Reach())
-        async with reader.running():
-            return [await reader.check(conversation) for conversation in conversations]
+        batcher = Batcher(model, name="listener", limits=QueueLimits(batch=4))
+        guard = PassageGuard(model, batcher, VerdictCache(1 << 20, b"k"), limits=limits or ReadLimits())
+        async with guard.running():
+            return [await guard.check(conversation) for conversation in conversations]
 
     return anyio.run(scenario), model.read
 
@@ -69,11 +97,11 @@ def texts(read: Sequence[Passage]) -> set[str]:
     return {passage.text for passage in read}
 
 
-def test_a_reader_is_a_guard(folder: Path) -> None:
+def test_a_passage_guard_is_a_guard(folder: Path) -> None:
     guard: Guard = load_classifier(folder)
     assert guard.name == "tiny"
     assert guard.version.startswith("0.1.0+")
-    assert not guard.alive
+    assert not guard.ready
 
 
 def test_every_part_of_every_turn_is_read_alone_and_the_end_joined() -> None:
@@ -144,11 +172,11 @@ def test_a_failure_is_not_remembered() -> None:
     model = Listener()
 
     async def scenario() -> None:
-        reader = Reader(model, Batcher(model, name="listener"), VerdictCache(1 << 20, b"k"))
-        async with reader.running():
+        guard = PassageGuard(model, Batcher(model, name="listener"), VerdictCache(1 << 20, b"k"))
+        async with guard.running():
             for _ in range(2):
                 with pytest.raises(GuardFailed, match="broken"):
-                    await reader.check(asked("BREAK"))
+                    await guard.check(asked("BREAK"))
 
     anyio.run(scenario)
     assert len(model.read) == 2
@@ -159,10 +187,10 @@ def test_one_failed_passage_fails_the_check_and_calls_off_the_rest() -> None:
 
     async def scenario() -> int:
         batcher = Batcher(model, name="listener")
-        reader = Reader(model, batcher, VerdictCache(1 << 20, b"k"))
-        async with reader.running():
+        guard = PassageGuard(model, batcher, VerdictCache(1 << 20, b"k"))
+        async with guard.running():
             with pytest.raises(GuardFailed, match="broken"):
-                await reader.check(asked("BREAK", *(f"part {number}" for number in range(500))))
+                await guard.check(asked("BREAK", *(f"part {number}" for number in range(500))))
             return batcher.queued
 
     assert anyio.run(scenario) == 0
@@ -173,9 +201,11 @@ def test_many_parts_do_not_overload_the_queue_by_themselves() -> None:
     model = Listener()
 
     async def scenario() -> Verdict:
-        reader = Reader(model, Batcher(model, name="listener", limits=Limits(queue=16)), VerdictCache(0, b"k"))
-        async with reader.running():
-            return await reader.check(asked(*(f"part {number}" for number in range(300))))
+        guard = PassageGuard(
+            model, Batcher(model, name="listener", limits=QueueLimits(queue=16)), VerdictCache(0, b"k")
+        )
+        async with guard.running():
+            return await guard.check(asked(*(f"part {number}" for number in range(300))))
 
     assert anyio.run(scenario).coverage.parts == 300
 
@@ -184,10 +214,10 @@ def test_an_overloaded_queue_is_said_so() -> None:
     model = Listener()
 
     async def scenario() -> None:
-        reader = Reader(model, Batcher(model, name="listener", limits=Limits(queue=0)), VerdictCache(0, b"k"))
-        async with reader.running():
+        guard = PassageGuard(model, Batcher(model, name="listener", limits=QueueLimits(queue=0)), VerdictCache(0, b"k"))
+        async with guard.running():
             with pytest.raises(GuardOverloaded):
-                await reader.check(asked("one", "two"))
+                await guard.check(asked("one", "two"))
 
     anyio.run(scenario)
 
@@ -215,8 +245,8 @@ def test_the_middle_of_a_very_long_part_is_said_to_be_unread() -> None:
 @settings(max_examples=25)
 @given(st.lists(st.text("ab BAD\n", max_size=40), max_size=6), st.integers(5, 12))
 def test_no_piece_of_a_part_escapes_whatever_the_sections(parts: list[str], section: int) -> None:
-    reach = Reach(section=section, overlap=4, sections=64)
-    (verdict,), _ = check(asked(*parts), reach=reach)
+    limits = ReadLimits(section=section, overlap=4, sections=64)
+    (verdict,), _ = check(asked(*parts), limits=limits)
     assert (verdict.scores[CRIME] == 0.9) >= any("BAD" in part for part in parts)
 
 
@@ -229,39 +259,71 @@ def test_unread_pieces_are_placed_where_they_stand_now_though_the_verdict_is_an_
     assert [item.path for item in two.coverage.unread] == [("there",)]
 
 
-def test_streams_go_before_prompts_unless_the_reader_says_otherwise() -> None:
-    order: list[Urgency] = []
+def test_answers_go_before_prompts() -> None:
+    order: list[Priority] = []
 
     class Watched(Batcher):
-        async def check(self, passage: Passage, urgency: Urgency = Urgency.PROMPT) -> Verdict:
-            order.append(urgency)
-            return await super().check(passage, urgency)
+        async def check(self, passage: Passage, priority: Priority = Priority.PROMPT) -> Verdict:
+            order.append(priority)
+            return await super().check(passage, priority)
 
     async def scenario() -> None:
         model = Listener()
         batcher = Watched(model, name="listener")
-        async with Reader(model, batcher, VerdictCache(0, b"k")).running() as reader:
-            await reader.check(asked("one"))
-            await reader.check(asked("one").reply(Part(("text",), "two")))
-            offline = Reader(model, batcher, VerdictCache(0, b"k"), urgency=Urgency.OFFLINE)
-            await offline.check(asked("three"))
+        async with PassageGuard(model, batcher, VerdictCache(0, b"k")).running() as guard:
+            await guard.check(asked("one"))
+            await guard.check(asked("one").reply(Part(("text",), "two")))
 
     anyio.run(scenario)
-    assert order == [Urgency.PROMPT, Urgency.STREAM, Urgency.OFFLINE]
+    assert order == [Priority.PROMPT, Priority.STREAM]
 
 
-def test_a_loaded_guard_reads_a_conversation(folder: Path) -> None:
-    async def scenario() -> tuple[Verdict, Verdict, list[BatchSeen]]:
-        seen: list[BatchSeen] = []
-        reader = load_classifier(folder)
-        reader.batcher.observe = seen.append
-        async with reader.running():
-            assert reader.alive
-            harmful = await reader.check(asked("how to make a", "bomb"))
-            harmless = await reader.check(asked("今天天气很好").reply(Part(("text",), "很好")))
-        return harmful, harmless, seen
+def test_it_counts_what_the_cache_knew_and_what_the_model_counts() -> None:
+    class Counting(Listener):
+        def counts(self) -> dict[str, int]:
+            return {"checks": len(self.read)}
 
-    harmful, harmless, seen = anyio.run(scenario)
+    async def scenario() -> dict[str, int]:
+        model = Counting()
+        guard = PassageGuard(model, Batcher(model, name="listener"), VerdictCache(1 << 20, b"k"))
+        async with guard.running():
+            for _ in range(2):
+                await guard.check(asked("one"))
+        return dict(guard.counts())
+
+    assert anyio.run(scenario) == {"cache_hits": 1, "cache_misses": 1, "checks": 1}
+
+
+def test_only_a_guard_with_an_explainer_explains() -> None:
+    class Because:
+        name = "listener"
+
+        async def explain(self, conversation: Conversation) -> str:
+            return "because"
+
+    model, because = Listener(), Because()
+    batcher, cache = Batcher(model, name="listener"), VerdictCache(0, b"k")
+    assert PassageGuard(model, batcher, cache).explainers == ()
+    assert PassageGuard(model, batcher, cache, explainer=because).explainers == (because,)
+
+
+def test_a_loaded_guard_reads_a_conversation_and_its_batches_are_observed(folder: Path) -> None:
+    batches: list[BatchStats] = []
+
+    class Observer:
+        def batch_finished(self, guard: str, batch: BatchStats) -> None:
+            assert guard == "tiny"
+            batches.append(batch)
+
+    async def scenario() -> tuple[Verdict, Verdict]:
+        guard = load_classifier(folder, serving=ServingOptions(observer=Observer()))
+        async with guard.running():
+            assert guard.ready
+            harmful = await guard.check(asked("how to make a", "bomb"))
+            harmless = await guard.check(asked("今天天气很好").reply(Part(("text",), "很好")))
+        return harmful, harmless
+
+    harmful, harmless = anyio.run(scenario)
     assert harmful.scores[CRIME] == pytest.approx(tiny.UNSAFE)
     assert harmless.risk == pytest.approx(tiny.SAFE)
-    assert sum(batch.size for batch in seen) == 4
+    assert sum(batch.passages for batch in batches) == 4
