@@ -168,6 +168,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("wire_05_roles_a_system_message_from_further_on_is_never_trusted",),
     ),
     Mutant(
+        "only the dialect's system fields may be trusted",
+        "gateway/judging/trust.py",
+        " and part.path[0] in system_fields",
+        "",
+        ("wire_05_roles_only_a_field_for_system_text_is_ever_trusted",),
+    ),
+    Mutant(
+        "a field for names holds names",
+        "gateway/dialects/request_fields.py",
+        "        require_names({name: value}, frozenset({name}), ())\n",
+        "",
+        ("threat_06_unread_shapes_a_field_for_names_takes_no_text",),
+    ),
+    Mutant(
         "a call's arguments are read as the JSON they are",
         FIELDS,
         "yield from leaves(decoded, (*path, JSON_MARK), Kind.TOOL_CALL)",
