@@ -1,4 +1,4 @@
-"""The published OpenAPI 3.1 document: every served route, built from what the dialects check."""
+"""The published OpenAPI 3.1 document: every route that is served, from what the dialects say about themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ UPSTREAM_ERRORS: Mapping[int, str] = {
     502: "The model's provider failed",
     504: "The model's provider was too slow",
 }
-GUARD_ERROR = "No guard could look, so nothing was let through (code guard_unavailable)"
+GUARD_ERROR = "The safety check could not be completed, so nothing was let through (code guard_unavailable)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Embeddings:
 
     def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> NoReturn:
         """What is no embedding and may not pass is the provider's failure: there is no text that could be harmful."""
-        raise UpstreamError("The model's provider sent more than embeddings, and no guard could read it.")
+        raise UpstreamError("The model's provider sent more than embeddings, which cannot be checked.")
 
     def instructed(self, body: Json, instruction: str) -> Json:
         """The same request: it has no place for an instruction."""

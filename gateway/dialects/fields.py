@@ -180,7 +180,7 @@ def refuse_unknown(value: Json, known: frozenset[str], path: Path) -> None:
     for key in unread(value, known):
         name = dotted((*path, key))
         raise BadRequest(
-            f"{name}: this field is not known here, so no guard could read the text in it. Remove it.", param=name
+            f"{name} is an unknown field, so the text in it cannot be checked. Remove the field.", param=name
         )
 
 
@@ -190,9 +190,9 @@ def require_known(parts: Iterator[Part]) -> Iterator[Part]:
         if part.text is None and part.kind is Kind.TEXT:
             name = dotted(part.path)
             if part.path[-1] == "type":
-                raise BadRequest(f"{name} is not a type known here, so no guard could read it", param=name)
+                raise BadRequest(f"{name} is an unknown type, so its content cannot be checked.", param=name)
             raise BadRequest(
-                f"{name} is not known here, or holds more than a name, so no guard could read it. Remove it.",
+                f"{name} is unknown, or holds text where only a name may stand, so it cannot be checked. Remove it.",
                 param=name,
             )
         yield part

@@ -133,7 +133,7 @@ def _options(value: object) -> _Options:
     options = mapping(value, ("libragate",))
     for key in options.keys() - {"direction", "prompt"}:
         name = dotted(("libragate", key))
-        raise BadRequest(f"{name} is not known here: there are direction and prompt", param=name)
+        raise BadRequest(f"{name} is an unknown field: there are direction and prompt", param=name)
     direction, prompt = options.get("direction"), options.get("prompt")
     if direction not in tuple(Direction):
         raise BadRequest("libragate.direction must be prompt or response", param="libragate.direction")
@@ -164,7 +164,7 @@ def _parts(piece: Json, path: Path) -> Iterator[Part]:
     part_type = piece.get("type")
     if part_type not in ("text", "image_url"):
         name = dotted((*path, "type"))
-        raise BadRequest(f"{name} is not a part type known here (text, image_url)", param=name)
+        raise BadRequest(f"{name} must be one of text, image_url", param=name)
     require_names(piece, frozenset({"type"}), path)
     refuse_unknown(piece, frozenset({"type", str(part_type)}), path)
     if part_type == "image_url":

@@ -217,7 +217,7 @@ def _piece(piece: Json, path: Path, kind: Kind) -> Iterator[Part]:
     if not isinstance(part_type, str) or part_type not in (TEXT_PARTS.keys() | MEDIA_PARTS):
         name = dotted((*path, "type"))
         known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
-        raise BadRequest(f"{name} is not a part type known here ({known}), so no guard could read it", param=name)
+        raise BadRequest(f"{name} must be one of {known}: other parts cannot be checked.", param=name)
     require_names(piece, PIECE_NAMES, path)
     refuse_unknown(piece, PIECE_NAMES | {part_type}, path)
     if part_type in TEXT_PARTS:

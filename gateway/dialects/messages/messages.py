@@ -33,7 +33,7 @@ from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Tur
 ROLES: Mapping[str, Role] = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 
 STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
-"""What would put before the model what no guard here can read: stored files and skills, servers that are not ours."""
+"""Fields by which a model reads content that passes no guard: stored files and skills, servers of others."""
 
 
 class Messages:
@@ -50,7 +50,7 @@ class Messages:
         for name in STORED & body.keys():
             if body[name] is not None:
                 raise BadRequest(
-                    f"{name} would let the model read what no guard here can read: leave it out.", param=name
+                    f"{name} lets the model read content that cannot be checked here. Leave it out.", param=name
                 )
         FIELDS.check(body)
         if not body.get("messages"):

@@ -29,7 +29,7 @@ STORED: Mapping[str, str] = {
     "conversation": "Send the earlier turns in input.",
     "prompt": "Send its text in instructions and input.",
 }
-"""What the provider keeps and would put before the model, where no guard here can read it."""
+"""Fields by which the model reads what the provider has stored, which no guard here can read; and what to do."""
 
 # Fields of a response object: what repeats the request, and the ids, settings and counts that are no content.
 ECHOES: Mapping[str, Kind] = {
@@ -140,10 +140,12 @@ def _refuse_stored(body: Json) -> None:
     for name, instead in STORED.items():
         if body.get(name) is not None:
             raise BadRequest(
-                f"{name} names what the provider has stored, and no guard here could read that. {instead}", param=name
+                f"{name} refers to content stored at the provider, which cannot be checked here. {instead}", param=name
             )
     if body.get("background"):
-        raise BadRequest("background answers are fetched later, past the guard: leave it out.", param="background")
+        raise BadRequest(
+            "background answers are fetched later, without a check. Leave background out.", param="background"
+        )
 
 
 def _definitions(body: Json) -> Iterator[Part]:
@@ -167,7 +169,7 @@ def _definitions(body: Json) -> Iterator[Part]:
 def _turn(item: Json, path: Path) -> Turn:
     if item.get("type") == "item_reference" or item.keys() <= {"id", "type"}:
         raise BadRequest(
-            f"{dotted(path)} names an item that the provider has stored, and no guard here could read that. "
+            f"{dotted(path)} refers to an item stored at the provider, which cannot be checked here. "
             "Send the item itself.",
             param=dotted(path),
         )
