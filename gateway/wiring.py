@@ -1,5 +1,6 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
 from guard_runtime.generative.families import FAMILIES
 from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
+from guard_runtime.guards.classifier import ClassifierOptions
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
 from guard_runtime.guards.rules import Rules
@@ -147,7 +149,9 @@ def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | No
         path,
         place=replace(_place(file, folder), cuda_graphs=file.cuda_graphs),
         serving=ServingOptions(file.max_queue, file.cache_bytes, observer=observer),
-        unverified=file.unverified,
+        options=ClassifierOptions(
+            threads=file.sessions or os.cpu_count() or 1, first_stage=file.first_stage, unverified=file.unverified
+        ),
     )
     return _named(guard, file.name, path)
 

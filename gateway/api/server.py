@@ -1,5 +1,5 @@
-"""uvicorn, with the deadline it lacks (a request's head must arrive in time, or the connection is closed), and with
-what the start has made kept out of the garbage collector's rounds."""
+"""uvicorn with a deadline for request heads, logs without content, and the objects of the start exempt from garbage
+collection."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from gateway.bugs import bug_place
 class DeadlineProtocol(HttpToolsProtocol):
     """Closes a connection whose request head is still unfinished `header_seconds` after its first byte (slowloris).
 
-    uvicorn's own keep-alive timer runs only between requests; half a head would be waited for for ever."""
+    uvicorn's own keep-alive timer runs only between requests: it would wait for the rest of a head for ever."""
 
     header_seconds = 10.0
     _deadline: asyncio.TimerHandle | None = None
@@ -56,11 +56,11 @@ class DeadlineProtocol(HttpToolsProtocol):
 
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""A request makes some thousand objects, nearly all of them freed without the collector's help."""
+"""A request makes some thousand objects, nearly all of which are freed by reference counting."""
 
 
 class Server(uvicorn.Server):
-    """Once it has started, the objects that will stay are collected no more: with 16 callers that takes a third off
+    """Exempts the objects of the start from garbage collection once it is over: with 16 clients that takes a third off
     the slowest hundredth of relayed requests (`python -m benchmarks.relay`)."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

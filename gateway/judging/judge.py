@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import anyio
 
 from gateway.clock import now
-from gateway.policy.policy import Action, Decision, Policy, Reason, decide, worst_of
+from gateway.judging.masks import masked_conversation
+from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, decide, worst_of
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardError, GuardTimeout
-from guard_runtime.guard import Guard
+from guard_runtime.guard import Guard, SpanFinder
 from guard_runtime.verdict import Coverage, Span, Unread, UnreadReason, Verdict
 
 
@@ -71,10 +72,10 @@ class Judge:
         every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: there is no verdict then."""
         started = now()
         answers = _Answers()
-        if self.guards:
-            async with anyio.create_task_group() as tasks:
-                for guard in self.guards:
-                    tasks.start_soon(self._ask, guard, policy, conversation, answers)
+        finders = tuple(guard for guard in self.guards if isinstance(guard, SpanFinder) and guard.finds_spans)
+        await self._ask_all(finders, policy, conversation, answers)
+        shown = masked_conversation(conversation, _to_mask(answers))
+        await self._ask_all([guard for guard in self.guards if guard not in finders], policy, shown, answers)
         unread = (
             *(Unread(part.path, UnreadReason.MEDIA) for part in conversation.unreadable),
             *_unread_by_all(answers.verdicts),
@@ -89,6 +90,15 @@ class Judge:
             seconds=now() - started,
         )
 
+    async def _ask_all(
+        self, guards: Sequence[Guard], policy: Policy, conversation: Conversation, answers: _Answers
+    ) -> None:
+        if not guards:
+            return
+        async with anyio.create_task_group() as tasks:
+            for guard in guards:
+                tasks.start_soon(self._ask, guard, policy, conversation, answers)
+
     async def _ask(self, guard: Guard, policy: Policy, conversation: Conversation, answers: _Answers) -> None:
         direction = conversation.direction
         rules = policy.toward(direction)
@@ -101,7 +111,7 @@ class Judge:
             answers.decisions.append(failed)
             return
         answers.verdicts.append(verdict)
-        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction))
+        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction, policy.sources))
 
     async def _verdict(self, guard: Guard, conversation: Conversation) -> Verdict:
         try:
@@ -109,6 +119,12 @@ class Judge:
                 return await guard.check(conversation)
         except TimeoutError as exc:
             raise GuardTimeout(f"no verdict within {self.deadline:g} s") from exc
+
+
+def _to_mask(answers: _Answers) -> tuple[Span, ...]:
+    """What the policy masks of what was found so far: those who read after it need not see it."""
+    masked = {decision.category for decision in answers.decisions if decision.rewrite is Rewrite.MASK}
+    return tuple(span for verdict in answers.verdicts for span in verdict.spans if span.category in masked)
 
 
 def _unread_by_all(verdicts: Sequence[Verdict]) -> tuple[Unread, ...]:

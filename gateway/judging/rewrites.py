@@ -7,12 +7,12 @@ import orjson
 
 from gateway.dialects.dialect import Json, Refusal
 from gateway.dialects.fields import JSON_MARK
+from gateway.judging.masks import masked
 from gateway.policy.policy import Action, Decision, Policy, Reason
 from gateway.strict.strict_json import NotStrict, decode
 from guard_runtime.conversation import Part, Path
 from guard_runtime.verdict import Span
 
-_MASKED = {"zh": "[已隐去:{label}]", "en": "[redacted:{label}]"}
 _UNREADABLE = {
     "zh": "内容中有安全检查无法读取的部分，因此未予放行。",
     "en": "Part of the content cannot be read by the safety check, so the content was stopped.",
@@ -30,22 +30,6 @@ _CASE = {"zh": "（编号 {id}）", "en": " (case {id})"}
 
 class CannotMask(ValueError):
     """A span lies where no text can be put in its place: a key, a definition."""
-
-
-def mask_label(label: str, language: str) -> str:
-    """What stands in a span's place: the kind of thing that was there, never a piece of it."""
-    return _MASKED.get(language, _MASKED["en"]).format(label=label)
-
-
-def masked(text: str, spans: Iterable[Span], language: str) -> str:
-    """`text` with every span replaced by its label; a stretch of spans that overlap becomes the first one's."""
-    out: list[str] = []
-    at = 0
-    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
-        if span.start >= at:
-            out += (text[at : span.start], mask_label(span.label, language))
-        at = max(at, span.end)
-    return "".join((*out, text[at:]))
 
 
 def with_masks(body: Json, spans: Iterable[Span], parts: Iterable[Part], language: str) -> Json | None:

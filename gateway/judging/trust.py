@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.policy.policy import Trusted
+from gateway.policy.sources import Trusted
 from guard_runtime.conversation import Conversation, Kind, Part, Role, Turn
 
 _DEFINITIONS = frozenset({Kind.TOOL_DEFINITION, Kind.SCHEMA})

@@ -55,10 +55,10 @@ class RecordBuilder:
         self.judgements.append((direction, judgement))
         self.spend(f"guard_{direction}", judgement.seconds)
 
-    def saw(self, direction: Direction, parts: Sequence[Part], *, trusted: bool = False) -> None:
-        """The pieces that were judged, or trusted."""
+    def saw(self, direction: Direction, parts: Sequence[Part], how: Seen = Seen.SCANNED) -> None:
+        """What became of these pieces; one without text was not read, whatever was meant for it."""
         for part in parts:
-            seen = Seen.TRUSTED if trusted else Seen.SCANNED if part.text is not None else Seen.UNREAD
+            seen = Seen.UNREAD if how is Seen.SCANNED and part.text is None else how
             reader = part.media.read_by if part.media is not None else ""
             place, characters = dotted(part.path), len(part.text or "")
             self.read.append(Read(direction, place, str(part.kind), characters, seen, reader))

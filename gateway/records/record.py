@@ -9,6 +9,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 import orjson
 import structlog
 
+from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
 from gateway.policy.policy import Decision, Reason
 from gateway.records.stream_stats import StreamStats
@@ -35,9 +36,13 @@ class Outcome(StrEnum):
 
 
 class Seen(StrEnum):
-    """What became of a piece of content: guards read it, a policy trusts it, or no guard could read it."""
+    """What became of a piece of content: guards read it, a policy trusts it, it was let through in an earlier request,
+    it would have blocked this one and was taken out or not judged, or no guard could read it."""
 
     SCANNED = "scanned"
+    JUDGED_BEFORE = "judged before"
+    DROPPED = "dropped"
+    IGNORED = "ignored"
     TRUSTED = "trusted"
     UNREAD = "unread"
 
@@ -124,6 +129,17 @@ def _fired(judgement: Judgement) -> tuple[Decision, ...]:
     return tuple(decision for decision in judgement.decisions if decision.action or decision.score is not None)
 
 
+def decided_by(decision: Decision, *, scores: bool = True) -> dict[str, Any]:
+    """Which text decided: what it is, which part of the body, which of its characters; with `scores` also how the
+    score was corrected for the number of windows. Nothing for guards that do not say."""
+    window = decision.window
+    if window is None or decision.source is None:
+        return {}
+    place = {"source": str(decision.source), "part": dotted(window.path), "characters": [window.start, window.end]}
+    corrected = {"raw": round(window.raw, 4), "correction": round(window.correction, 4)} if scores else {}
+    return {"decided_by": place | corrected}
+
+
 def _decision_line(decision: Decision) -> dict[str, Any]:
     margin = decision.margin
     return {
@@ -137,6 +153,7 @@ def _decision_line(decision: Decision) -> dict[str, Any]:
         "rewrite": decision.rewrite,
         "guard": decision.guard,
         "rule": decision.place or None,
+        **decided_by(decision),
         **({"detail": decision.detail} if decision.detail else {}),
     }
 

@@ -19,8 +19,9 @@ from gateway.errors import GatewayError, GuardUnavailable, UpstreamError, Upstre
 from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement, together
+from gateway.judging.masks import mask_label
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, remedy
-from gateway.judging.rewrites import mask_label, refusal
+from gateway.judging.rewrites import refusal
 from gateway.policy.policy import Action, Decision, Reason, StreamMode
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome
@@ -245,7 +246,7 @@ class _Relay:
                 self._reading.cancel()
                 self._buffer.end(exc, discard=True)
         if self._buffer.ended and not self._buffer:
-            self._gate.end(torn=not self._complete)
+            self._gate.end(complete=self._complete)
 
     async def _forward(self, events: Sequence[Free]) -> None:
         if not events:

@@ -97,11 +97,12 @@ class StreamStatsBuilder:
         self._attempts += StreamStats(
             cleared=gate.cleared, unguarded=gate.unguarded, masked=gate.masked, judged=gate.judged
         )
-        for text in gate.texts:
-            key = (text.channel, text.unreadable)
+        for channel in gate.coverage:
+            key = (channel.channel, channel.unreadable)
             before = self.read[key].characters if key in self.read else 0
-            seen, new = (Seen.UNREAD, 0) if text.unreadable else (Seen.SCANNED, text.checked)
-            self.read[key] = Read(Direction.RESPONSE, dotted(text.channel), str(text.kind), before + new, seen)
+            seen = Seen.UNREAD if channel.unreadable else Seen.SCANNED
+            characters = before + channel.characters
+            self.read[key] = Read(Direction.RESPONSE, dotted(channel.channel), str(channel.kind), characters, seen)
         self.seconds["hold"] = max(self.seconds.get("hold", 0.0), gate.longest_hold)
         self.usage = added(self.usage, self._usage_now)
         self._usage_now = {}

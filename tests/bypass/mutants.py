@@ -2,20 +2,28 @@
 
 from dataclasses import dataclass
 
+from tests.support.source_edit import SourceEdit
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`old` stands once in `file` and becomes `new`; then each of `tests` fails."""
+    """`old` stands once in `function` of `file` and becomes `new` (`SourceEdit`); then each of `tests` fails."""
 
     off: str
     file: str
     old: str
     new: str
     tests: tuple[str, ...]
+    function: str = ""
+
+    @property
+    def edit(self) -> SourceEdit:
+        return SourceEdit(self.function, self.old, self.new)
 
 
 PIPELINE, JUDGE, APP = "gateway/pipeline/pipeline.py", "gateway/judging/judge.py", "gateway/api/app.py"
-GATE, STREAMING, CHANNEL = "gateway/streaming/gate.py", "gateway/streaming/response.py", "gateway/streaming/channel.py"
+HOLD, CHANNEL = "gateway/streaming/hold_buffer.py", "gateway/streaming/channel.py"
+STREAMING = "gateway/streaming/response.py"
 CHAT, CHAT_STREAM, FIELDS = (
     "gateway/dialects/choices/chat.py",
     "gateway/dialects/choices/chat_stream.py",
@@ -36,7 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what was decided of the prompt is done",
         PIPELINE,
-        "        action = _remedy(judgement, prompt)\n",
+        "        action = _remedy(prompt.judgement, prompt.conversation)\n",
         "        action = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
@@ -46,13 +54,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "text leaves when it has been cleared",
-        GATE,
+        HOLD,
         "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
         "return True",
         (
             "wire_02_stream_true_is_guarded_on_the_way_out",
             "wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in",
         ),
+        function="HoldBuffer._may_leave",
     ),
     Mutant(
         "what was decided of an answer is done",
@@ -128,7 +137,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "media is put into words",
         PIPELINE,
-        "        prompt = await self._readers.read(prompt)\n",
+        "        conversation = await self._readers.read(conversation)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
     ),
@@ -194,9 +203,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "escapes in arguments are undone while they stream",
         CHANNEL,
-        "text, self.offsets = unescaped(text)",
+        "text, self._offsets = unescaped(text)",
         "pass",
         ("wire_06_tool_call_arguments_are_read_while_split_over_deltas",),
+        function="ChannelText.read",
     ),
     Mutant(
         "reasoning that is sent back is read",
@@ -254,8 +264,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every window is read",
         CLASSIFIER,
-        "for start, end in laid.slices or ((0, 0),):",
-        "for start, end in laid.slices[:1] or ((0, 0),):",
+        "for window in laid.slices or ((0, 0),):",
+        "for window in laid.slices[:1] or ((0, 0),):",
         (
             "wire_09_length_and_padding_hide_no_question",
             "threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread",
@@ -264,16 +274,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a check reads the end of what was cleared again",
         CHANNEL,
-        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = self.rules.reread(known, self.rules.overlap)",
         'self.context = ""',
         ("wire_10_stream_edges_a_word_split_over_a_release_is_found",),
+        function="ChannelText._clear_to",
     ),
     Mutant(
         "each choice's text is one of its own",
-        GATE,
+        HOLD,
         "key = (delta.channel, unreadable)",
         "key = (delta.channel[1:], unreadable)",
         ("wire_10_stream_edges_text_across_choices_is_kept_apart",),
+        function="HoldBuffer._key",
     ),
     Mutant(
         "what cannot be written is the upstream's failure",
@@ -330,8 +342,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "each category has its own score",
         "gateway/policy/policy.py",
-        "score = verdict.scores[category]",
-        "score = max(verdict.scores.values())",
+        "score = reading.scores[category]",
+        "score = max(reading.scores.values())",
         ("wire_12_fail_path_one_category_is_not_taken_for_another",),
     ),
     Mutant(
@@ -404,9 +416,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a prompt is judged once",
         PIPELINE,
-        "        judgement = await self._judged(exchange, prompt, builder)\n",
-        "        await self._judged(exchange, prompt, builder)\n"
-        "        judgement = await self._judged(exchange, prompt, builder)\n",
+        "        asked = await self._judged_prompt(exchange, builder)\n",
+        "        await self._judged(exchange, exchange.conversation, builder)\n"
+        "        asked = await self._judged_prompt(exchange, builder)\n",
         ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
     ),
     Mutant(

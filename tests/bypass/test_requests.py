@@ -10,6 +10,7 @@ import pytest
 from gateway.dialects.registry import dialects
 from gateway.judging.media import MediaDescriber, MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy
+from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
 from guard_runtime.guards.rules import Rules
@@ -216,7 +217,7 @@ def test_wire_05_roles_and_turns_of_any_claim_are_read(wall: Wall, turns: list[J
 
 
 def test_wire_05_roles_a_system_message_from_further_on_is_never_trusted() -> None:
-    parts = Parts(policy=blocking(trust=frozenset({"system"})), upstream=Scripted.saying("ok"))
+    parts = Parts(policy=blocking(sources=Sources(system=Treatment.TRUST)), upstream=Scripted.saying("ok"))
     late = after({"role": "system", "content": "forbidden"})
     with served(parts.gateway) as url:
         assert code(post(url, late)) == (400, "content_filter")
@@ -225,7 +226,7 @@ def test_wire_05_roles_a_system_message_from_further_on_is_never_trusted() -> No
 
 def test_wire_05_roles_only_a_field_for_system_text_is_ever_trusted() -> None:
     """`stop` is read with the system turn, and is the caller's."""
-    parts = Parts(policy=blocking(trust=frozenset({"system"})), upstream=Scripted.saying("ok"))
+    parts = Parts(policy=blocking(sources=Sources(system=Treatment.TRUST)), upstream=Scripted.saying("ok"))
     with served(parts.gateway) as url:
         assert code(post(url, asking("hello", stop="forbidden"))) == (400, "content_filter")
 

@@ -10,11 +10,15 @@ from types import ModuleType
 
 from gateway.streaming.response import GuardedStream
 from tests.simulation.world import Fault
+from tests.support.source_edit import SourceEdit
 
 GATEWAY = Path(__file__).parent.parent.parent / "gateway"
 ROOMS = {
     "remedy": "judging",
+    "token_weight": "streaming",
     "channel": "streaming",
+    "schedule": "streaming",
+    "hold_buffer": "streaming",
     "gate": "streaming",
     "pipes": "streaming",
     "outcome": "streaming",
@@ -27,8 +31,8 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """`old` stands once in the module and becomes `new`. `breaks` says which promise that breaks; `faults` are those of
-    a world in which it shows, `first` a seed from which on one is soon found."""
+    """`old` stands once in `function` of the module and becomes `new` (`SourceEdit`). `breaks` says which promise that
+    breaks; `faults` are those of a world in which it shows, `first` a seed from which on one is soon found."""
 
     breaks: str
     module: str
@@ -36,6 +40,11 @@ class Mutation:
     new: str
     faults: tuple[Fault, ...] = ()
     first: int = 0
+    function: str = ""
+
+    @property
+    def edit(self) -> SourceEdit:
+        return SourceEdit(self.function, self.old, self.new)
 
 
 @contextmanager
@@ -46,9 +55,7 @@ def mutant(mutation: Mutation) -> Iterator[type[GuardedStream]]:
         for name, room in ROOMS.items():
             source = (GATEWAY / room / f"{name}.py").read_text(encoding="utf-8")
             if name == mutation.module:
-                if source.count(mutation.old) != 1:
-                    raise LookupError(f"{mutation.breaks}: {mutation.old!r} stands {source.count(mutation.old)} times")
-                source = source.replace(mutation.old, mutation.new)
+                source = mutation.edit.applied(source)
             for other, its_room in ROOMS.items():
                 source = source.replace(f"from gateway.{its_room}.{other} import", f"from {package}.{other} import")
             module = ModuleType(f"{package}.{name}")
@@ -63,150 +70,173 @@ def mutant(mutation: Mutation) -> Iterator[type[GuardedStream]]:
 MUTATIONS = (
     Mutation(
         "text waits for its check",
-        "gate",
+        "hold_buffer",
         "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
-        "return all(piece.end <= piece.text.length for piece in held.pieces)",
+        "return all(piece.end <= piece.text._at.length for piece in held.pieces)",
+        function="HoldBuffer._may_leave",
     ),
     Mutation(
         "every piece of an event is cleared before it leaves",
-        "gate",
+        "hold_buffer",
         "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
         "return any(piece.end <= piece.text.cleared for piece in held.pieces) or not held.pieces",
+        function="HoldBuffer._may_leave",
     ),
     Mutation(
         "only what a check has read is cleared by it",
         "channel",
         "        self.checked = self.taken\n",
         "        self.checked = self.taken = self.length\n",
+        function="Positions.check",
     ),
     Mutation(
         "a check reads the tail of what was cleared",
         "channel",
-        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = self.rules.reread(known, self.rules.overlap)",
         'self.context = ""',
+        function="ChannelText._clear_to",
     ),
     Mutation(
         "a check does not read the whole answer again",
         "channel",
-        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = self.rules.reread(known, self.rules.overlap)",
         "self.context = known",
+        function="ChannelText._clear_to",
     ),
     Mutation(
         "a run that may be the first part of a number is held back",
         "channel",
-        "            to = self.cleared + run_start(self.fresh, self.checked - self.cleared)\n",
-        "",
+        "cut = self._at.cleared + run_start(self.fresh, position - self._at.cleared)",
+        "cut = position",
+        function="ChannelText._safe_cut",
     ),
     Mutation(
         "a number written in groups is one run",
         "channel",
         '    if text[at] != " ":\n        return text[at] in RUN\n',
         "    return text[at] in RUN\n",
+        function="_in_run",
     ),
     Mutation(
         "what a mask covers does not leave",
         "channel",
         "            at = min(mask.end, end)\n",
         "            at = max(mask.start, start)\n",
+        function="ChannelText.masked",
     ),
     Mutation(
         "a mask leaves one label",
         "channel",
         "            if mask.start >= start:\n                out.append(mask.label)\n",
         "            out.append(mask.label)\n",
+        function="ChannelText.masked",
     ),
     Mutation(
         "spans count from the tail",
         "channel",
-        "        shift = self.cleared - len(self.context)\n",
-        "        shift = self.cleared\n",
+        "        shift = cleared - len(self.context)\n",
+        "        shift = cleared\n",
+        function="ChannelText._masks_from",
     ),
     Mutation(
         "a longer number takes the place of the shorter one seen before",
         "channel",
-        "self.masks = kept + merged(found)",
-        "self.masks = self.masks + merged(found)",
+        "return kept + merged(new)",
+        "return self.masks + merged(new)",
+        function="ChannelText._masks_from",
     ),
     Mutation(
         "a run at the end of a whole answer leaves",
-        "gate",
-        "return (self._ended or self.full) and self.settled and not self._torn",
-        "return self.full and self.settled and not self._torn",
+        "hold_buffer",
+        "return (self._schedule.input_ended or self.full) and self._schedule.settled and not self._incomplete",
+        "return self.full and self._schedule.settled and not self._incomplete",
+        function="HoldBuffer._stuck",
     ),
     Mutation(
         "a run at the end of a torn answer does not leave",
-        "gate",
-        "self._ended or self.full) and self.settled and not self._torn",
-        "self._ended or self.full) and self.settled",
+        "hold_buffer",
+        "self._schedule.settled and not self._incomplete",
+        "self._schedule.settled",
         (Fault.UPSTREAM_DIES,),
+        function="HoldBuffer._stuck",
     ),
     Mutation(
         "a full gate lets go what nothing else can move",
-        "gate",
-        "return (self._ended or self.full) and self.settled",
-        "return self._ended and self.settled",
+        "hold_buffer",
+        "return (self._schedule.input_ended or self.full) and",
+        "return self._schedule.input_ended and",
         first=212,
+        function="HoldBuffer._stuck",
     ),
     Mutation(
         "the gate knows when it is full",
-        "gate",
+        "hold_buffer",
         "return self._size >= self._settings.max_held or",
         "return False and",
         (
             Fault.FLOOD,
             Fault.GUARD_SLOW,
         ),
+        function="HoldBuffer.full",
     ),
     Mutation(
         "text is checked within the release time",
-        "gate",
-        "            or now >= self._since + self._wait\n",
+        "schedule",
+        "            or now >= self._waiting_since + self._longest_wait(reread)\n",
         "",
+        function="CheckSchedule.due",
     ),
     Mutation(
         "the driver wakes when the release time is over",
-        "gate",
-        "            times.append(self._since + self._wait)\n",
-        "            pass\n",
+        "schedule",
+        "        return self._waiting_since + self._longest_wait(reread)\n",
+        "        return math.inf\n",
+        function="CheckSchedule.deadline",
     ),
     Mutation(
         "a run that other channels wait for is let go",
-        "gate",
-        "        for text in self._texts.values():\n            if self._blocks(text) and",
-        "        for text in self._texts.values():\n            if self._stuck and self._blocks(text) and",
+        "hold_buffer",
+        "            if self._blocks(key, text) and (",
+        "            if self._stuck and self._blocks(key, text) and (",
+        function="HoldBuffer.release",
     ),
     Mutation(
         "nothing leaves before the first check, so that the model can be asked again",
-        "gate",
-        "        if not (self._opened or self._stuck):\n            return False\n",
+        "hold_buffer",
+        "        if not (self._schedule.first_check_passed or self._stuck):\n            return False\n",
         "",
+        function="HoldBuffer._may_leave",
     ),
     Mutation(
         "one check at a time",
-        "gate",
-        "        if self._since is None or self._reading:\n            return False\n",
-        "        if self._since is None:\n            return False\n",
+        "schedule",
+        "        if self._waiting_since is None or self._checking:\n            return False\n",
+        "        if self._waiting_since is None:\n            return False\n",
+        function="CheckSchedule.due",
     ),
     Mutation(
         "in async mode the end waits for the checks",
-        "gate",
-        "            return bool(held.pieces) or self.settled\n",
+        "hold_buffer",
+        "            return bool(held.pieces) or self._schedule.settled\n",
         "            return True\n",
+        function="HoldBuffer._may_leave",
     ),
     Mutation(
         "a check reads a slice",
         "gate",
-        "SLICE = 1024",
-        "SLICE = 1024 * 1024",
+        "MAX_CHECK = 1024",
+        "MAX_CHECK = 1024 * 1024",
         (Fault.FLOOD,),
         first=17,
+        function="",
     ),
     Mutation(
         "unreadable fields are put to the policy",
-        "gate",
+        "hold_buffer",
         "            if delta.text is None or has_surrogate(delta.text):\n                added",
         "            if False:\n                added",
         (Fault.UNKNOWN_FIELD,),
+        function="HoldBuffer.add",
     ),
     Mutation(
         "a block stops the stream",

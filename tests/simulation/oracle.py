@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.judging.judge import Judgement
-from gateway.judging.rewrites import mask_label
+from gateway.judging.masks import mask_label
 from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
 from gateway.streaming.outcome import Ended, StreamOutcome
 from gateway.streaming.pipes import BUFFER_BYTES, BUFFER_EVENTS
@@ -17,8 +17,8 @@ from guard_runtime.conversation import Part
 from tests.simulation.world import BAD, MARKS, PRIVATE, SAFE, Fault, World
 
 MAX_RUN = 256
-SLICE = 1024
-LONGEST = 4
+MAX_CHECK = 1024
+MAX_WAIT_FACTOR = 4
 JUDGE_DEADLINE = 5.0
 LANGUAGE = "zh"
 SLOW = {Fault.UPSTREAM_HANGS, Fault.GUARD_HANGS, Fault.GUARD_SLOW, Fault.CALLER_SLOW, Fault.CALLER_STOPS_READING}
@@ -122,7 +122,7 @@ class Oracle:
         self._checks += 1
         decision = judgement.decision
         settings = self.world.policy.stream
-        bound = 4 * SLICE + len(parts) * (4 * settings.overlap + 2 * MAX_RUN + 4)
+        bound = 4 * MAX_CHECK + len(parts) * (4 * settings.overlap + 2 * MAX_RUN + 4)
         require(sum(_weight(part.text or "") for part in parts) <= bound, "a check reads more than its slice")
         for part in parts:
             known = self._cleared.get(part.path, -1)
@@ -229,7 +229,7 @@ class Oracle:
         if any(not _plain(text) for text in raw.values()):
             return
         if raw and max(map(len, raw.values())) < 200:
-            most = LONGEST * world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
+            most = MAX_WAIT_FACTOR * world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
             require(self.now - at <= most, f"{self.now - at:g} s held, more than {most:g}")
 
     # At the end

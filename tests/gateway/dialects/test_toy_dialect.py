@@ -15,7 +15,7 @@ from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.dialects.registry import dialects
 from gateway.dialects.request_fields import Content, Flag, Identifier, Number, RequestFields
 from gateway.errors import GatewayError
-from gateway.policy.policy import Trusted
+from gateway.policy.sources import Sources, Treatment
 from gateway.tenants.limits import Limits
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import Conversation, Part, Role, Turn
@@ -269,7 +269,7 @@ def test_a_forbidden_word_in_any_text_of_an_answer_does_not_reach_the_caller(nam
 
 
 def test_only_what_it_calls_a_system_field_can_be_trusted() -> None:
-    policy = blocking(trust=frozenset({Trusted.SYSTEM}))
+    policy = blocking(sources=Sources(system=Treatment.TRUST))
     with served(registered(Parts(upstream=answering(ANSWER), policy=policy))) as url:
         assert post(url, {**REQUEST, "persona": FORBIDDEN_IN["persona"]}).status_code == 200
         assert post(url, {**REQUEST, "question": FORBIDDEN_IN["question"]}).status_code == 400

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.judging.rewrites import CannotMask, edited, masked, refusal, with_masks
+from gateway.judging.masks import masked
+from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
 from gateway.policy.policy import Action, Decision, Policy, Reason
 from guard_runtime.conversation import Direction, Part, Path
 from guard_runtime.verdict import Category, Span

@@ -1,5 +1,6 @@
 """A bug anywhere on a request's way is one reply in the right shape and one record, and its message goes nowhere."""
 
+import logging
 from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,7 @@ def assert_failed(reply: httpx.Response, url: str, parts: Parts, dialect: str) -
 @pytest.fixture
 def told(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     """Everything that was written by then, to logs and to either stream; at the end none of it may repeat content."""
+    caplog.set_level(logging.WARNING, "gateway")  # the simulation turns it off for the whole process
     written: list[str] = []
 
     def everything() -> str:

@@ -29,7 +29,7 @@ def attempt(builder: StreamStatsBuilder, text: str, *spans: Span, clear: bool = 
     """One attempt whose text is checked once, and leaves if the check clears it."""
     gate = Gate(StreamSettings(first_window=1))
     gate.push(Event({"x": text}), [Delta(CHANNEL, text)], 0.0)
-    gate.end(torn=False)
+    gate.end(complete=True)
     gate.take()
     builder.add(judged(), 0)
     if clear:
