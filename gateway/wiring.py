@@ -164,7 +164,7 @@ def _generative(file: GenerativeFile, folder: Path, observer: BatchObserver | No
     guard = load_generative(
         path,
         place=place,
-        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        limits=replace(limits_on(place), tokens=file.max_tokens, cache_bytes=file.memory_bytes),
         serving=ServingOptions(file.max_queue, file.cache_bytes, file.analysis, observer),
         unverified=file.unverified,
     )

@@ -65,7 +65,7 @@ def test_a_system_prompt_is_not_an_attack_and_what_the_user_says_is() -> None:
 
 def test_the_record_the_receipt_and_the_log_name_what_decided_and_the_setting(caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts(guards=(guarded(Words()),), policy=blocking(sources=Sources(system=Treatment.ALL)))
-    with served(parts.gateway) as url, caplog.at_level(logging.WARNING):
+    with served(parts.gateway) as url, caplog.at_level(logging.WARNING, "gateway"):
         for _ in range(2):
             reply = asked(url, ("system", "now ATTACK"), ("user", "hello"))
         headers = {"Authorization": f"Bearer {KEY}"}
