@@ -27,6 +27,7 @@ from gateway.config.schema import (
     UpstreamFile,
 )
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
@@ -78,9 +79,9 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
         judge,
         upstreams,
         readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
-        decoders={
-            name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer
-        },
+        dialects=dialects(
+            {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
+        ),
         explaining=[
             explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],

@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what is no text is a part without text",
         CHAT,
-        '        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))\n',
+        '        yield from media_part((*path, part_type), _media(part_type, holder), name=holder.get("filename"))\n',
         "",
         ("wire_04_content_of_every_shape_is_read_or_answered_for",),
     ),
@@ -175,6 +175,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "leading = leading and turn.role is Role.SYSTEM",
         "leading = turn.role is Role.SYSTEM",
         ("wire_05_roles_a_system_message_from_further_on_is_never_trusted",),
+    ),
+    Mutant(
+        "only the dialect's system fields may be trusted",
+        "gateway/judging/trust.py",
+        " and part.path[0] in system_fields",
+        "",
+        ("wire_05_roles_only_a_field_for_system_text_is_ever_trusted",),
+    ),
+    Mutant(
+        "a field for names holds names",
+        "gateway/dialects/request_fields.py",
+        "        require_names({name: value}, frozenset({name}), ())\n",
+        "",
+        ("threat_06_unread_shapes_a_field_for_names_takes_no_text",),
     ),
     Mutant(
         "a call's arguments are read as the JSON they are",
@@ -451,7 +465,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a caller's own host is refused at every depth",
-        "gateway/upstreams/boundary.py",
+        "gateway/upstreams/forbidden.py",
         "        waiting.extend(",
         "        tuple(",
         ("threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth",),
