@@ -24,7 +24,7 @@ FIELDS = RequestFields(
         "tools": Content({"type": "array", "items": _TOOL}, Shape.LIST, free_keys=True),
         "tool_choice": Content(_TOOL_CHOICE, Shape.OBJECT),
         "stop_sequences": Content(TEXTS, Shape.LIST),
-        "output_config": Content(shape=Shape.OBJECT),
+        "output_config": Content(shape=Shape.OBJECT, free_keys=True),
         "max_tokens": Number(1, whole=True),
         "temperature": Number(0, 1),
         "top_p": Number(0, 1),
