@@ -27,6 +27,7 @@ from gateway.config.schema import (
     UpstreamFile,
 )
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
@@ -78,9 +79,9 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
         judge,
         upstreams,
         readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
-        decoders={
-            name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer
-        },
+        dialects=dialects(
+            {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
+        ),
         explaining=[
             explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],
@@ -163,7 +164,7 @@ def _generative(file: GenerativeFile, folder: Path, observer: BatchObserver | No
     guard = load_generative(
         path,
         place=place,
-        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        limits=replace(limits_on(place), tokens=file.max_tokens, cache_bytes=file.memory_bytes),
         serving=ServingOptions(file.max_queue, file.cache_bytes, file.analysis, observer),
         unverified=file.unverified,
     )

@@ -64,9 +64,10 @@ async def _received(request: Request, limits: Limits) -> bytes:
     return b"".join(pieces)
 
 
-def require_few(body: Mapping[str, Any], limit: int) -> None:
-    """Raises `BadRequest` when a request holds more messages than the gateway takes."""
-    for name in ("messages", "input"):
+def require_few(body: Mapping[str, Any], fields: frozenset[str], limit: int) -> None:
+    """Raises `BadRequest` when a request holds more messages in one of these fields than the gateway takes. A list of
+    token ids is one text."""
+    for name in sorted(fields):
         value = body.get(name)
-        if isinstance(value, list) and len(value) > limit:
+        if isinstance(value, list) and len(value) > limit and not isinstance(value[0], int):
             raise BadRequest(f"{name} holds {len(value)} items; the limit here is {limit}.", param=name)

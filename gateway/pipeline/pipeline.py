@@ -93,7 +93,7 @@ class Pipeline:
         """The prompt as the policy has it judged: without what it trusts, without earlier turns that were let through
         before, and without earlier turns that would block it, where the policy says that they are not to."""
         sources = exchange.policy.sources
-        conversation, trusted = split_trusted(exchange.conversation, sources.trusted)
+        conversation, trusted = split_trusted(exchange.conversation, sources.trusted, exchange.dialect.fields.system)
         builder.saw(Direction.PROMPT, trusted, Seen.TRUSTED)
         if sources.history is History.ONCE:
             conversation, passed = self._passed.split(conversation, self._scope(exchange))
@@ -182,7 +182,7 @@ class Pipeline:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
         finally:
             builder.spend("upstream", now() - started)
-        builder.used(answer)
+        builder.used(exchange.dialect.usage(answer))
         return answer
 
     async def _answered(
