@@ -1,4 +1,4 @@
-"""What a guard artefact says of itself (docs/en/reference/artefact.md), read strictly: every mistake is named, all at once."""
+"""What a guard artefact says of itself (reference/artefact.md), read strictly: every mistake is named, all at once."""
 
 import json
 import math

@@ -289,7 +289,7 @@ class Classifier:
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (docs/en/reference/faults.md, L). Emoji and signs are no letters."""
+        into one unknown token (reference/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -352,7 +352,7 @@ def _stretch(text: str, normal: Normalised, encoding: Encoding, window: Slice) -
 
 
 def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in a text as text (docs/en/reference/faults.md, M)."""
+    """The tokenizer in this file, reading control tokens in a text as text (reference/faults.md, M)."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
@@ -388,7 +388,7 @@ def _refuse_unverified(manifest: Manifest) -> None:
 
 
 def scores_of(logits: Logits, calibrations: Sequence[Calibration]) -> npt.NDArray[np.float64]:
-    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (docs/en/reference/artefact.md)."""
+    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (artefact.md)."""
     wide = logits.astype(np.float64)
     bias = np.array([calibration.bias for calibration in calibrations])
     temperature = np.array([calibration.temperature for calibration in calibrations])

@@ -1,4 +1,4 @@
-"""The tables of docs/*/reference/clients.md: what each call sees in each situation. Read by the tests, written by `__main__`."""
+"""The tables of reference/clients.md: what each call sees in each situation. Read by tests, written by `__main__`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from gateway import errors
 from gateway.__main__ import COMMANDS, main
-from gateway.api.app import dialects
 from gateway.commands.terminal import Exit
 from gateway.config import schema as config
+from gateway.dialects.registry import dialects
 from gateway.policy import schema as policy
 from gateway.policy.loader import load_policies
 from gateway.policy.policy import Reason
@@ -122,7 +122,7 @@ def _range(value: Mapping[str, Any]) -> str:
     most = value.get("maximum")
     if least is None or most is None:
         return ""
-    return f", {'>' if 'exclusiveMinimum' in value else ''}{least:.15g}–{most:.15g}"
+    return f", {'>' if 'exclusiveMinimum' in value else ''}{least:.15g} … {most:.15g}"
 
 
 def _default(model: type[BaseModel], key: str) -> dict[str, str] | str:
@@ -222,9 +222,10 @@ def _families() -> Table:
 
 
 def _family(family: Family) -> tuple[str | dict[str, str], ...]:
+    ways = [way for way in Direction if way in family.messages]
     reads = {
-        "zh": "、".join("提问" if way is Direction.PROMPT else "回答" for way in Direction if way in family.messages),
-        "en": ", ".join("prompts" if way is Direction.PROMPT else "answers" for way in Direction if way in family.messages),
+        "zh": "、".join("提问" if way is Direction.PROMPT else "回答" for way in ways),
+        "en": ", ".join("prompts" if way is Direction.PROMPT else "answers" for way in ways),
     }
     heads = dict.fromkeys(chain.from_iterable(head.risks for head in family.heads.values()))
     words = [word.text.strip() for word in family.words] or list(heads)
