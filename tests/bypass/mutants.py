@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "media is put into words",
-        PIPELINE,
+        "gateway/judging/prompt.py",
         "        conversation = await self._readers.read(conversation)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
