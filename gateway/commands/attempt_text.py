@@ -10,6 +10,9 @@ from gateway.streaming.replay import StreamCheck
 
 _COLOURS = {Action.ALLOW: "green", Action.LOG: "cyan", Action.REWRITE: "yellow", Action.BLOCK: "red"}
 
+MOST_SCORES = 12
+"""Lines of a whole request that are printed, the nearest to their thresholds first."""
+
 
 def result_text(result: Result) -> Iterator[str]:
     if result.streamed is not None:
@@ -117,7 +120,8 @@ def _stream(streamed: Streamed) -> Iterator[str]:
         *_, last = streamed.checks
         yield from _stopped_at(*last)
     if not streamed.agrees:
-        yield f"note: the stream {_does(replay.stopped is not None)}, and whole the answer {_does(stops(whole))}"
+        stream, judged = _does(stopped=replay.stopped is not None), _does(stopped=stops(whole))
+        yield f"note: as a stream the answer {stream}, judged whole it {judged}"
 
 
 def _check_row(number: int, check: StreamCheck, judged: Judged) -> tuple[str, ...]:
@@ -136,5 +140,5 @@ def _stopped_at(check: StreamCheck, judged: Judged) -> Iterator[str]:
             yield f"  | {line}"
 
 
-def _does(stopped: bool) -> str:
+def _does(*, stopped: bool) -> str:
     return "is stopped" if stopped else "goes out"
