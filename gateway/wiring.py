@@ -27,6 +27,7 @@ from gateway.config.schema import (
     UpstreamFile,
 )
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
@@ -78,7 +79,7 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
         judge,
         upstreams,
         readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
-        decoders=decoders_of(config),
+        dialects=dialects(decoders_of(config)),
         explaining=[
             explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],
@@ -166,7 +167,7 @@ def _generative(file: GenerativeFile, folder: Path, observer: BatchObserver | No
     guard = load_generative(
         path,
         place=place,
-        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        limits=replace(limits_on(place), tokens=file.max_tokens, cache_bytes=file.memory_bytes),
         serving=ServingOptions(file.max_queue, file.cache_bytes, file.analysis, observer),
         unverified=file.unverified,
     )

@@ -11,7 +11,7 @@ from gateway.dialects.fields import require_depth
 from gateway.errors import BadRequest, DeadlineMissed, EncodedBody, TooLarge
 from gateway.strict.strict_json import DuplicateKey, NotStrict, decode
 from gateway.tenants.limits import Limits
-from gateway.upstreams.boundary import refuse_forbidden
+from gateway.upstreams.forbidden import refuse_forbidden
 from guard_runtime.conversation import Conversation
 
 
@@ -72,14 +72,15 @@ async def _received(request: Request, limits: Limits) -> bytes:
 
 def conversation_of(body: Json, dialect: Dialect, limits: Limits) -> Conversation:
     """What a request asks, read by its dialect. Raises `BadRequest`."""
-    refuse_forbidden(body)
-    require_few(body, limits.messages)
+    refuse_forbidden(body, dialect.fields.free_keys)
+    require_few(body, dialect.fields.counted, limits.messages)
     return dialect.read_request(body)
 
 
-def require_few(body: Mapping[str, Any], limit: int) -> None:
-    """Raises `BadRequest` when a request holds more messages than the gateway takes."""
-    for name in ("messages", "input"):
+def require_few(body: Mapping[str, Any], fields: frozenset[str], limit: int) -> None:
+    """Raises `BadRequest` when a request holds more messages in one of these fields than the gateway takes. A list of
+    token ids is one text."""
+    for name in sorted(fields):
         value = body.get(name)
-        if isinstance(value, list) and len(value) > limit:
+        if isinstance(value, list) and len(value) > limit and not isinstance(value[0], int):
             raise BadRequest(f"{name} holds {len(value)} items; the limit here is {limit}.", param=name)

@@ -131,7 +131,9 @@ async def _prompt(session: _Session, attempt: Attempt) -> Result:
     policy = session.tenant.policy
     notes = RecordBuilder("", "")
     language = language_of(attempt.conversation.question)
-    request = PromptRequest(attempt.conversation, attempt.body, policy.sources, language, session.tenant.id)
+    request = PromptRequest(
+        attempt.conversation, attempt.body, policy.sources, language, session.tenant.id, attempt.system_fields
+    )
     prompt = await PromptJudge(session.readers).judge(request, partial(session.judge.judge, policy), notes)
     judged = Judged(session.tenant, session.judge, prompt.judgement, prompt.conversation)
     return Result(judged, attempt.request, tuple(notes.read))

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.api.app import dialects
 from gateway.api.request_body import conversation_of, decoded
 from gateway.commands.terminal import unknown
 from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import BadRequest
 from gateway.tenants.limits import Limits
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
@@ -50,16 +50,21 @@ class AttemptOptions:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is judged: a prompt, or `answer` to it. `request` says whether a whole request was given."""
+    """What is judged: a prompt, or `answer` to it. `dialect`: that of a whole request, None where a text was given."""
 
     conversation: Conversation
     body: Json
     answer: str | None = None
-    request: bool = False
+    dialect: Dialect | None = None
 
     @property
-    def direction(self) -> Direction:
-        return Direction.PROMPT if self.answer is None else Direction.RESPONSE
+    def request(self) -> bool:
+        """Whether it is a whole request."""
+        return self.dialect is not None
+
+    @property
+    def system_fields(self) -> frozenset[str]:
+        return self.dialect.fields.system if self.dialect is not None else frozenset()
 
 
 def attempt_of(options: AttemptOptions, limits: Limits, decoders: Mapping[str, Decoder]) -> Attempt:
@@ -109,7 +114,7 @@ def _of_request(options: AttemptOptions, file: str, limits: Limits, decoders: Ma
     dialect = next(dialect for dialect in dialects(decoders) if dialect.name == options.dialect)
     body, conversation = _request(file, dialect, limits)
     answer = None if options.reply is None else _text(_bytes(options.reply), _named(options.reply))
-    return Attempt(conversation, body, answer, request=True)
+    return Attempt(conversation, body, answer, dialect)
 
 
 def _request(file: str, dialect: Dialect, limits: Limits) -> tuple[Json, Conversation]:

@@ -34,13 +34,15 @@ class Seen(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
     """What was asked, and how its policy reads it. `scope` says who asks, under which policy and guards; `language` is
-    the one in which the model is told that something was taken out."""
+    the one in which the model is told that something was taken out; the leading system prompt of this dialect stands in
+    one of `system_fields`."""
 
     conversation: Conversation
     body: Json
     sources: Sources
     language: str
     scope: str
+    system_fields: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class PromptJudge:
     ) -> JudgedPrompt:
         """The prompt without what its policy trusts, without earlier turns that were let through before, and without
         earlier turns that would block it, where the policy says that they are not to. `ask` has the guards judge."""
-        conversation, trusted = split_trusted(request.conversation, request.sources.trusted)
+        conversation, trusted = split_trusted(request.conversation, request.sources.trusted, request.system_fields)
         notes.saw(Direction.PROMPT, trusted, Seen.TRUSTED)
         if request.sources.history is History.ONCE:
             conversation, passed = self._passed.split(conversation, request.scope)

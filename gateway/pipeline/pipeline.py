@@ -76,7 +76,12 @@ class Pipeline:
     async def _judged_prompt(self, exchange: Exchange, builder: RecordBuilder) -> JudgedPrompt:
         """The prompt as the policy has it judged. Raises `GuardUnavailable` for a bug in a guard."""
         request = PromptRequest(
-            exchange.conversation, exchange.body, exchange.policy.sources, exchange.language, self._scope(exchange)
+            exchange.conversation,
+            exchange.body,
+            exchange.policy.sources,
+            exchange.language,
+            self._scope(exchange),
+            exchange.dialect.fields.system,
         )
         return await self._prompts.judge(request, partial(self._ask_guards, exchange.policy), builder)
 
@@ -151,7 +156,7 @@ class Pipeline:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
         finally:
             builder.spend("upstream", now() - started)
-        builder.used(answer)
+        builder.used(exchange.dialect.usage(answer))
         return answer
 
     async def _answered(

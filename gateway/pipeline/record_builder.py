@@ -76,16 +76,15 @@ class RecordBuilder:
             self.judged(outcome.judgement)
         self.read.extend(outcome.read)
         self.detail = outcome.detail
-        self.used({"usage": outcome.usage})
+        self.used(outcome.usage)
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":
                 self.spend(stage, seconds)
         self.stats = outcome.stats
         self.replied([*(outcome.text or {}).values(), *(part.text for part in outcome.withheld if part.text)])
 
-    def used(self, answer: Json) -> None:
-        usage = answer.get("usage")
-        for key, value in usage.items() if isinstance(usage, Mapping) else ():
+    def used(self, usage: Json) -> None:
+        for key, value in usage.items():
             if isinstance(value, int):
                 self.tokens[key] = self.tokens.get(key, 0) + value
 

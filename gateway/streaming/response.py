@@ -117,7 +117,7 @@ class GuardedStream(Response):
         deadline = anyio.current_time() + policy.stream.timeout
         body = exchange.body
         # Asking again gives one answer: a request for several gets the safe message in each of them.
-        tries = policy.max_regenerations if (body.get("n") or 1) == 1 else 0
+        tries = policy.max_regenerations if exchange.dialect.choices(body) == 1 else 0
         for further in reversed(range(tries + 1)):
             relay = _Relay(exchange, body, self._judge, client, self._stats)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
@@ -239,7 +239,7 @@ class _Relay:
         """Moves events from the buffer into the gate while there is room: the rest waits, and so does the upstream."""
         while self._buffer and not self._gate.full:
             event, size = self._buffer.take()
-            self._stats.saw(event, now - self._began)
+            self._stats.saw(self._exchange.dialect.usage(event.data or {}), now - self._began)
             try:
                 self._gate.push(event, self._stream.read(event), now, size)
             except UpstreamError as exc:

@@ -38,6 +38,9 @@ CONTEXT_TOKENS = 96
 CONTEXT_CHARACTERS = 1_536
 OVERLAP = 48
 """Tokens that neighbouring windows share, at most a quarter of a window."""
+OWN_OVERLAP = 16
+"""The same for text that the tenant wrote itself: nobody cuts a request in two there."""
+_OWN = frozenset({Source.SYSTEM, Source.TOOL_DEFINITION})
 
 MAX_WINDOWS = 64
 MAX_UNKNOWN_SHARE = 0.3
@@ -219,7 +222,7 @@ class Classifier:
         calibration = self.manifest.calibration[passage.direction][language]
         context = self._context(passage)
         encoding = self._tokens(normal.text)
-        laid = self._windows(len(encoding), context)
+        laid = self._windows(len(encoding), context, passage.source)
         rows: dict[Ids, Slice] = {}
         changed: dict[Slice, None] = {}
         for window in laid.slices or ((0, 0),):
@@ -229,9 +232,9 @@ class Classifier:
                 changed[place] = None
         windows_of_text = len(rows)
         for place in changed:
-            self._add(compatible(passage.text[slice(*place)]), place, context, rows)
+            self._add(compatible(passage.text[slice(*place)]), place, context, passage.source, rows)
         for hidden in hidden_texts(passage.text, normal.text):
-            self._add(hidden, (0, len(passage.text)), context, rows)
+            self._add(hidden, (0, len(passage.text)), context, passage.source, rows)
         unread = tuple(self._unread(passage, normal.text, encoding, laid.unread))
         made = tuple(
             _Row(number, ids, place, calibration)
@@ -245,18 +248,19 @@ class Classifier:
     def _clears(self, ids: Ids, source: Source, language: Language) -> bool:
         return self._first_stage is not None and self._first_stage.clears(ids, source, language)
 
-    def _add(self, text: str, place: Slice, context: Ids, rows: dict[Ids, Slice]) -> None:
+    def _add(self, text: str, place: Slice, context: Ids, source: Source, rows: dict[Ids, Slice]) -> None:
         """Adds the windows over another reading of the characters at `place`."""
         ids = self._tokens(text).ids
-        for window in self._windows(len(ids), context).slices or ((0, 0),):
+        for window in self._windows(len(ids), context, source).slices or ((0, 0),):
             rows.setdefault(self._row(ids, window, context), place)
 
     def _row(self, ids: Sequence[int], window: Slice, context: Ids) -> Ids:
         return (*context, *ids[slice(*window)], *self._specials.end)
 
-    def _windows(self, tokens: int, context: Ids) -> Windows:
+    def _windows(self, tokens: int, context: Ids, source: Source) -> Windows:
         size = self.manifest.max_tokens - len(context) - len(self._specials.end)
-        return windows(tokens, size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
+        overlap = OWN_OVERLAP if source in _OWN else OVERLAP
+        return windows(tokens, size=size, overlap=min(overlap, size // 4), limit=MAX_WINDOWS)
 
     def _tokens(self, text: str) -> Encoding:
         """A question is read once as the prompt, and again before each window of its answer."""

@@ -1,4 +1,4 @@
-"""What the logprobs of an answer spell out: token by token the text over again, and the tokens not chosen."""
+"""The text in logprobs: they repeat the answer token by token, and name the tokens that were not chosen."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,11 +10,10 @@ _KEYS = frozenset({"token", "bytes", "logprob", "top_logprobs", "id"})
 
 
 def spelled(entries: object) -> str:
-    """Everything a list of {token, bytes, logprob, top_logprobs} says: the text of the tokens that were chosen, then
-    whatever else is in it."""
-    found: list[Any] = entries if isinstance(entries, list) else [entries]
-    chosen = b"".join(_bytes(entry) for entry in found if isinstance(entry, Mapping)).decode("utf-8", "replace")
-    rest = " ".join(word for entry in found for word in _rest(entry) if word)
+    """All text in a list of {token, bytes, logprob, top_logprobs}: that of the chosen tokens, then everything else."""
+    listed: list[Any] = entries if isinstance(entries, list) else [entries]
+    chosen = b"".join(_bytes(entry) for entry in listed if isinstance(entry, Mapping)).decode("utf-8", "replace")
+    rest = " ".join(word for entry in listed for word in _rest(entry) if word)
     return f"{chosen}\n{rest}" if rest else chosen
 
 
@@ -37,9 +36,9 @@ def _decoded(entry: Json) -> str:
 
 
 def _bytes(entry: Json) -> bytes:
-    """A character may be cut between two tokens, and their strings then do not show it: their bytes do."""
-    found = entry.get("bytes")
-    if isinstance(found, list) and found and all(isinstance(byte, int) and 0 <= byte < 256 for byte in found):
-        return bytes(found)
+    """A character may be split between two tokens: then only their bytes show it, not their strings."""
+    values = entry.get("bytes")
+    if isinstance(values, list) and values and all(isinstance(byte, int) and 0 <= byte < 256 for byte in values):
+        return bytes(values)
     token = entry.get("token")
     return token.encode("utf-8", "replace") if isinstance(token, str) else b""

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from gateway.dialects.choices.chat_fields import FIELDS
 from gateway.errors import BadRequest
-from gateway.upstreams.boundary import FORBIDDEN, outgoing, provider_error, refuse_forbidden
+from gateway.upstreams.errors import provider_error
+from gateway.upstreams.forbidden import FORBIDDEN, refuse_forbidden
+from gateway.upstreams.openai import encoded
 
 
 @pytest.mark.parametrize("option", [*sorted(FORBIDDEN), "litellm_params", "litellm_metadata", "API_BASE", "api-key"])
@@ -21,7 +24,7 @@ from gateway.upstreams.boundary import FORBIDDEN, outgoing, provider_error, refu
 )
 def test_an_option_that_chooses_host_key_or_guards_is_refused_by_name(option, place, hide) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BadRequest) as raised:
-        refuse_forbidden({"model": "m", "messages": [], **hide(option)})
+        refuse_forbidden({"model": "m", "messages": [], **hide(option)}, FIELDS.free_keys)
     assert raised.value.param == place + option
     assert option in raised.value.message
 
@@ -37,8 +40,8 @@ def test_an_option_that_chooses_host_key_or_guards_is_refused_by_name(option, pl
     ],
 )
 def test_content_and_other_options_are_left_alone(body: dict[str, object]) -> None:
-    refuse_forbidden(body)
-    assert json.loads(outgoing(body)) == body
+    refuse_forbidden(body, FIELDS.free_keys)
+    assert json.loads(encoded(body)) == body
 
 
 def test_a_body_as_deep_and_long_as_a_body_can_be_is_searched() -> None:
@@ -46,9 +49,9 @@ def test_a_body_as_deep_and_long_as_a_body_can_be_is_searched() -> None:
     for _ in range(1000):
         deep = {"k" * 4000: [deep]}
     with pytest.raises(BadRequest) as raised:
-        refuse_forbidden({"options": deep})
+        refuse_forbidden({"options": deep}, frozenset())
     assert len(raised.value.param or "") <= 200
-    refuse_forbidden({"wide": [0] * 1_000_000})
+    refuse_forbidden({"wide": [0] * 1_000_000}, frozenset())
 
 
 def test_a_body_too_deep_to_write_is_the_callers_error() -> None:
@@ -56,7 +59,7 @@ def test_a_body_too_deep_to_write_is_the_callers_error() -> None:
     for _ in range(600):
         deep = [deep]
     with pytest.raises(BadRequest):
-        outgoing({"a": deep})
+        encoded({"a": deep})
 
 
 @pytest.mark.parametrize("code", ["a b", "x\r\ny", "", "z" * 200, 7, None, {"a": 1}])
