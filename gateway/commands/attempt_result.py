@@ -94,7 +94,8 @@ class Judged:
     @property
     def nearest(self) -> Line | None:
         """The score that was highest over its threshold, or came nearest to it."""
-        return max(self.lines, key=lambda line: line.margin, default=None)
+        lines = self.lines
+        return max([line for line in lines if line.score > 0] or lines, key=lambda line: line.margin, default=None)
 
     def window_text(self, place: Place) -> str | None:
         """What the guard read there; None where it read several parts joined."""

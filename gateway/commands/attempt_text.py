@@ -77,13 +77,13 @@ def _source_rows(line: SourceLine) -> Iterator[tuple[str, ...]]:
 def _scores(lines: tuple[Line, ...], *, sources: bool) -> Iterator[str]:
     if not lines:
         return
-    told = [line for line in lines if line.score > 0] or lines
     head: tuple[str, ...] = ("category", "score", "threshold", "margin", "do", "rule")
-    rows = [
-        (line.guard, *((line.source or "-",) if sources else ()), *_row(line))
-        for line in sorted(told, key=lambda line: -line.margin)
-    ]
+    told = sorted([line for line in lines if line.score > 0] or lines, key=lambda line: -line.margin)
+    shown = told[:MOST_SCORES] if sources else told
+    rows = [(line.guard, *((line.source or "-",) if sources else ()), *_row(line)) for line in shown]
     yield from table([("guard", *(("source",) if sources else ()), *head), *rows])
+    if len(told) > len(shown):
+        yield f"... and {len(told) - len(shown)} further from their thresholds: --json has them all"
 
 
 def _row(line: Line) -> tuple[str, ...]:

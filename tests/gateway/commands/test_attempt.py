@@ -88,6 +88,16 @@ def test_a_request_is_judged_with_all_its_parts_and_the_window_that_decided_is_s
     assert ["assistant", "all", "1"] in [row[:3] for row in rows]
 
 
+def test_of_many_scores_those_nearest_to_their_thresholds_are_printed(run) -> None:
+    body = written("body.json", ("system", "You are kind."), ("user", "hello"), ("assistant", "hi"), ("user", SWINDLE))
+    said = ended(run("--body", body), 1).stdout
+    scores = of_json(run("--body", body, "--json"), 1)["scores"]
+    assert f"... and {len(scores) - 12} further from their thresholds: --json has them all" in said
+    printed = [line for line in said.splitlines() if "policies/base.yaml" in line and line.startswith("libra-mini")]
+    assert len(printed) == 12
+    assert max(scores, key=lambda score: score["margin"])["category"] in printed[0]
+
+
 def test_the_window_is_that_of_a_long_part(run) -> None:
     body = written("body.json", ("user", HARMLESS * 10 + SWINDLE + "。"))
     window = of_json(run("--body", body, "--json"), 1)["decision"]["window"]
