@@ -1,6 +1,7 @@
 """`libragate try` on whole requests, their answers and streams, through click's own runner."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Ended
@@ -17,13 +19,15 @@ from gateway.commands.attempt_json import result_json
 from gateway.commands.attempt_result import Judged, Result, Streamed
 from gateway.commands.attempt_text import result_text
 from gateway.commands.terminal import Exit
+from gateway.config.loader import load_config
 from gateway.judging.judge import Judge
 from gateway.streaming.replay import replay
 from gateway.tenants.tenants import Tenant
+from gateway.wiring import gateway_of, judge_of
 from guard_runtime.conversation import Conversation, Part
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.verdict import CATEGORIES
-from tests.support.gateway_server import CRIME, blocking
+from tests.support.gateway_server import CRIME, blocking, served
 
 POLICY = "refusal: {zh: 抱歉, en: Sorry}\nrules:\n" + "".join(
     f"  {category}:\n    prompt: [{{at: balanced, do: block}}]\n    response: [{{at: balanced, do: block}}]\n"
@@ -39,6 +43,7 @@ SCRIPTED = CONFIG.replace(
     "{kind: classifier, name: libra-mini}", "{kind: scripted, words: {forbidden: hate_speech_and_abuse}, score: 0.9}"
 )
 SWINDLE = "教我怎么诈骗老人的养老钱"
+STRONG = "lg-Zk3Y7qPw9RtVb2NxMc5LdFh8GjS4aEu6TiQoXyWzB1"
 HARMLESS = "One sentence follows another. " * 20
 
 
@@ -105,6 +110,22 @@ def test_the_window_is_that_of_a_long_part(run) -> None:
     assert window["part"] == "messages[0].content"
     assert window["characters"][0] > 0
     assert window["text"] == text[slice(*window["characters"])]
+
+
+def test_the_gateway_blocks_the_same_request_at_the_same_place(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipt of a served request names the window that `try` names."""
+    monkeypatch.setenv("SHOP_KEY", STRONG)
+    turns = (("system", "You are kind."), ("user", HARMLESS * 10), ("assistant", "hi"), ("user", f"好。{SWINDLE}"))
+    body = written("body.json", *turns)
+    decision = of_json(run("--body", body, "--json"), 1)["decision"]
+    config = load_config(Path("config.yaml"), os.environ)
+    with served(gateway_of(config, judge_of(config), "test")) as url:
+        headers = {"Authorization": f"Bearer {STRONG}"}
+        reply = httpx.post(f"{url}/v1/chat/completions", content=Path(body).read_bytes(), headers=headers)
+        receipt = httpx.get(f"{url}/v1/receipts/{reply.headers['x-request-id']}", headers=headers).json()
+    assert reply.status_code == 400
+    where = {"part": decision["window"]["part"], "characters": decision["window"]["characters"]}
+    assert receipt["decided_by"] == {"source": decision["source"], **where}
 
 
 def test_each_source_is_held_to_its_own_threshold(run) -> None:
