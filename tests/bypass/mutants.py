@@ -467,7 +467,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "control tokens are text",
-        CLASSIFIER,
+        "guard_runtime/guards/plain_tokenizer.py",
         "(?={'|'.join(rests)})",
         "(?=never)",
         ("threat_01_injection_of_control_tokens_is_spelt_out_and_not_obeyed",),
