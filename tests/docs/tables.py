@@ -210,7 +210,7 @@ def _given(parameter: click.Parameter) -> dict[str, str] | str:
     if parameter.required:
         return _NEEDED
     default = parameter.to_info_dict()["default"]
-    return _NONE if default in (None, False, []) else f"`{default}`"
+    return _NONE if default in (None, False, [], "") else f"`{default}`"
 
 
 def _families() -> Table:
