@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite
-from gateway.records.record import Outcome, Read, Record, Seen
+from gateway.records.record import Outcome, Read, Record
 from gateway.records.stream_stats import StreamStats
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant

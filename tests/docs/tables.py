@@ -13,11 +13,12 @@ from gateway.__main__ import COMMANDS, main
 from gateway.commands.terminal import Exit
 from gateway.config import schema as config
 from gateway.dialects.registry import dialects
+from gateway.judging.prompt import Seen
 from gateway.policy import schema as policy
 from gateway.policy.loader import load_policies
 from gateway.policy.policy import Reason
 from gateway.records.receipts import receipt
-from gateway.records.record import Outcome, Seen
+from gateway.records.record import Outcome
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.generative.families import FAMILIES, Family
 from guard_runtime.verdict import CATEGORIES, UnreadReason
