@@ -18,10 +18,10 @@ from gateway.config.schema import (
     GuardFile,
     LiteLLMFile,
     OpenAIFile,
+    PersonalDataFile,
     PlacedFile,
     ReaderFile,
     RemoteFile,
-    RulesGuardFile,
     ScriptedFile,
     ScriptedGuardFile,
     UpstreamFile,
@@ -43,8 +43,8 @@ from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
 from guard_runtime.guards.classifier import ClassifierOptions
 from guard_runtime.guards.passage_guard import PassageGuard
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
-from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.loading.generative import limits_on, load_generative
@@ -132,8 +132,8 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
         case CascadeFile():
             small, large = (_guard(inner, folder, observer) for inner in (file.small, file.large))
             return Cascade(small, large, Band(*file.band), name=file.name)
-        case RulesGuardFile():
-            return Rules(file.name)
+        case PersonalDataFile():
+            return PersonalData(file.name)
         case ScriptedGuardFile():
             categories = {word: Category(category) for word, category in file.words.items()}
             return ScriptedGuard(words(categories, file.score), name=file.name)
@@ -180,7 +180,7 @@ def require_explanations(file: GenerativeFile, guard: PassageGuard) -> None:
 
 
 def _place(file: PlacedFile, folder: Path) -> Placement:
-    devices = tuple(Device(name) for name in file.providers)
+    devices = tuple(Device(name) for name in file.devices)
     return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
 
 

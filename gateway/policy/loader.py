@@ -96,7 +96,7 @@ def _draft(lineage: tuple[str, ...], files: Files, *, whole: bool) -> tuple[tupl
     checked = check(PolicyFile, file)
     mistakes = [*file.mistakes, *_broken(lineage, files), *checked.mistakes]
     if whole and checked.content is not None:
-        sense = _Sense(checked.content, file, extends=bool(parents))
+        sense = _RuleCheck(checked.content, file, extends=bool(parents))
         mistakes.extend(mistake for mistake in sense.mistakes() if not checked.touches(mistake.keys))
     if mistakes or not whole or checked.content is None:
         return tuple(mistakes), None
@@ -120,7 +120,7 @@ def _broken(lineage: tuple[str, ...], files: Files) -> Iterator[Mistake]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sense:
+class _RuleCheck:
     """Looks for what each value alone does not show. `file` has the parents under it."""
 
     content: PolicyFile

@@ -38,7 +38,7 @@ class Find:
     score: float
 
 
-class Rules:
+class PersonalData:
     """A `Guard` for ID numbers, bank cards, phone numbers, e-mail and public IP addresses, keys and secrets.
 
     It reads the text as a reader sees it: full-width digits and digits with unseen characters between them are found
@@ -68,7 +68,7 @@ class Rules:
         return await anyio.to_thread.run_sync(self._verdict, parts, last, limiter=self._threads, abandon_on_cancel=True)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Rules"]:
+    async def running(self) -> AsyncIterator["PersonalData"]:
         yield self
 
     def _verdict(self, parts: Sequence[Part], last: Sequence[Part]) -> Verdict:
