@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import guard_runtime
 from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.config.loader import Config
 from gateway.config.schema import (
@@ -38,6 +37,7 @@ from gateway.upstreams.litellm import LiteLLM, Vendor
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
+from guard_runtime.artefacts.shipped import MODELS, shipped_names
 from guard_runtime.generative.families import FAMILIES
 from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
@@ -53,8 +53,6 @@ from guard_runtime.onnx.devices import Device, Placement
 from guard_runtime.serving.batch_observer import BatchObserver
 from guard_runtime.serving.breaker import Breaker
 from guard_runtime.verdict import Category
-
-MODELS = Path(guard_runtime.__file__).with_name("models")
 
 
 def judge_of(config: Config, observer: BatchObserver | None = None) -> Judge:
@@ -142,7 +140,7 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
 def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path if file.path else MODELS / file.name
     if not path.is_dir():
-        shipped = ", ".join(sorted(folder.name for folder in MODELS.glob("*") if folder.is_dir())) or "none"
+        shipped = ", ".join(shipped_names()) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
     guard = load_classifier(

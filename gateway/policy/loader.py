@@ -6,11 +6,12 @@ from itertools import product
 from pathlib import Path
 
 from gateway.policy.policy import Action, Policy
-from gateway.policy.schema import POINTS, PolicyFile, RuleFile, rule_keys
+from gateway.policy.schema import PolicyFile, RuleFile, rule_keys
 from gateway.strict import strict_yaml
 from gateway.strict.messages import check, suggestion
 from gateway.strict.strict_yaml import Keys, Mistake, Place, YamlFile
 from guard_runtime.conversation import Direction
+from guard_runtime.guard import POINTS
 from guard_runtime.verdict import CATEGORIES
 
 Files = Mapping[str, YamlFile]
