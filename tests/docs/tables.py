@@ -35,7 +35,7 @@ CONFIG: Mapping[str, type[BaseModel]] = {
     "generative": config.GenerativeFile,
     "remote": config.RemoteFile,
     "cascade": config.CascadeFile,
-    "personal data": config.RulesGuardFile,
+    "personal data": config.PersonalDataFile,
     "scripted guard": config.ScriptedGuardFile,
     "openai": config.OpenAIFile,
     "timeouts": config.TimeoutsFile,
