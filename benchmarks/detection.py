@@ -25,6 +25,7 @@ from gateway.streaming.channel import Reread, from_last_sentence
 from gateway.streaming.replay import CHECK_SECONDS
 from gateway.streaming.token_weight import last_part
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
+from guard_runtime.guard import BALANCED
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import Verdict
@@ -66,7 +67,7 @@ class Bench:
     def __init__(self, guard: PassageGuard, tokenizer: Tokenizer) -> None:
         self._guard = guard
         self._tokenizer = tokenizer
-        self._thresholds = guard.operating_points["balanced"][Direction.RESPONSE]
+        self._thresholds = guard.operating_points[BALANCED][Direction.RESPONSE]
 
     async def whole(self, row: Row) -> Seen:
         answer = Part(("answer",), row.response)

@@ -13,22 +13,21 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import guard_runtime
 from gateway.policy.policy import StreamSettings
 from gateway.streaming.channel import Reread, from_last_sentence
 from gateway.streaming.gate import Gate
 from gateway.streaming.replay import PIECES_PER_SECOND, PacedAnswer
 from gateway.streaming.token_weight import weigh
+from guard_runtime.artefacts.shipped import MODELS
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.loading.options import ServingOptions
 
-GUARD = Path(guard_runtime.__file__).with_name("models") / "libra-mini"
+GUARD = MODELS / "libra-mini"
 TOKENS = 2_000
 WINDOWS = (16, 32, 64, 128)
 

@@ -6,7 +6,8 @@ from enum import IntEnum, StrEnum
 
 from gateway.policy.sources import BALANCED, Sources, Treatment
 from guard_runtime.conversation import Direction, Source
-from guard_runtime.guard import OperatingPoints
+from guard_runtime.guard import BALANCED as BALANCED_POINT
+from guard_runtime.guard import PERMISSIVE, OperatingPoints
 from guard_runtime.verdict import Category, Place, Verdict
 
 OWN_TEXT = {
@@ -14,9 +15,6 @@ OWN_TEXT = {
     Source.TOOL_DEFINITION: "a tool definition decided: sources.tools in the policy says what they are judged for",
 }
 """Text that the tenant wrote itself, and where a policy says what it is judged for."""
-
-PERMISSIVE = "permissive"
-"""The operating point for text that is judged for grave harm only."""
 
 
 class Action(IntEnum):
@@ -68,7 +66,7 @@ def point(points: OperatingPoints, name: str, direction: Direction, category: Ca
     known = points.get(name, {}).get(direction, {}).get(category)
     if known is not None:
         return known
-    return (1 + point(points, "balanced", direction, category)) / 2 if name == PERMISSIVE else 0.5
+    return (1 + point(points, BALANCED_POINT, direction, category)) / 2 if name == PERMISSIVE else 0.5
 
 
 class StreamMode(StrEnum):

@@ -9,12 +9,12 @@ import anyio
 import anyio.to_thread
 
 from guard_runtime.conversation import Conversation, Direction, Kind, Part, Path
-from guard_runtime.guard import OperatingPoints
+from guard_runtime.guard import BALANCED, STRICT, OperatingPoints
 from guard_runtime.guards.patterns import PATTERNS, as_bytes, may_hold
 from guard_runtime.text.normalise import VERSION, normalise
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Verdict
 
-BALANCED, STRICT = 0.7, 0.4
+THRESHOLDS = {BALANCED: 0.7, STRICT: 0.4}
 
 OFF_THE_LOOP = 4_000
 """Characters above which a conversation is read on a thread."""
@@ -38,7 +38,7 @@ class Find:
     score: float
 
 
-class Rules:
+class PersonalData:
     """A `Guard` for ID numbers, bank cards, phone numbers, e-mail and public IP addresses, keys and secrets.
 
     It reads the text as a reader sees it: full-width digits and digits with unseen characters between them are found
@@ -53,9 +53,11 @@ class Rules:
         self.queued = 0
         self.finds_spans = True
         self._threads = anyio.CapacityLimiter(LONG_AT_ONCE)
-        at = ((name, {Category.PRIVACY_AND_PROPERTY: at}) for name, at in (("balanced", BALANCED), ("strict", STRICT)))
         self.operating_points: OperatingPoints = MappingProxyType(
-            {name: {direction: point for direction in Direction} for name, point in at}
+            {
+                point: {direction: {Category.PRIVACY_AND_PROPERTY: threshold} for direction in Direction}
+                for point, threshold in THRESHOLDS.items()
+            }
         )
 
     async def check(self, conversation: Conversation) -> Verdict:
@@ -68,7 +70,7 @@ class Rules:
         return await anyio.to_thread.run_sync(self._verdict, parts, last, limiter=self._threads, abandon_on_cancel=True)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Rules"]:
+    async def running(self) -> AsyncIterator["PersonalData"]:
         yield self
 
     def _verdict(self, parts: Sequence[Part], last: Sequence[Part]) -> Verdict:
@@ -104,7 +106,7 @@ def _candidates(text: str) -> Iterator[Find]:
                 continue
             found = text[start:end]
             if found not in known:
-                known[found] = pattern.check(found) if len(known) < MAX_CHECKED else BALANCED
+                known[found] = pattern.check(found) if len(known) < MAX_CHECKED else THRESHOLDS[BALANCED]
             if known[found] and not (pattern.label == "ip_address" and _is_version(text, start)):
                 yield Find(start, end, pattern.label, known[found])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from guard_runtime.conversation import Conversation, Kind, Part, Role, Turn
 from guard_runtime.guard import Guard
-from guard_runtime.guards.rules import BALANCED, STRICT, Rules, finds
+from guard_runtime.guards.personal_data import THRESHOLDS, PersonalData, finds
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 
 PRIVACY = Category.PRIVACY_AND_PROPERTY
@@ -63,7 +63,7 @@ FOUND = [
 def test_it_is_found_whole_and_where_it_stands(text: str, label: str, before: str, after: str) -> None:
     (find,) = finds(before + text + after)
     assert (find.label, find.start, find.end) == (label, len(before), len(before) + len(text))
-    assert find.score >= STRICT
+    assert find.score >= THRESHOLDS["strict"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_spans_are_always_inside_the_text(pieces: list[str]) -> None:
 
 
 def judged(conversation: Conversation) -> Verdict:
-    return anyio.run(Rules().check, conversation)
+    return anyio.run(PersonalData().check, conversation)
 
 
 def test_the_guard_scores_one_category_and_marks_each_part() -> None:
@@ -182,9 +182,9 @@ def test_a_long_text_is_read_on_a_thread_and_to_its_end() -> None:
 
 
 def test_it_is_a_guard_with_points_of_its_own() -> None:
-    guard: Guard = Rules()
+    guard: Guard = PersonalData()
     assert (guard.name, guard.ready, guard.queued) == ("rules", True, 0)
-    for point, at in (("balanced", BALANCED), ("strict", STRICT)):
+    for point, at in (("balanced", THRESHOLDS["balanced"]), ("strict", THRESHOLDS["strict"])):
         assert all(points == {PRIVACY: at} for points in guard.operating_points[point].values())
 
 
