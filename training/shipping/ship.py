@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from guard_runtime.artefacts.artefact import Artefact
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import Classifier
@@ -25,6 +25,7 @@ from training.data.augment import beginnings
 from training.data.rows import CATEGORIES, BadInput, Row, read_rows
 from training.learning import model as models
 from training.learning.batches import collate, examples, passes
+from training.learning.frame import Frame
 from training.learning.model import LABELS
 from training.learning.scores import TOKENS_PER_PASS
 from training.recipe import Mix
@@ -141,8 +142,8 @@ def served(guard: Classifier, rows: Sequence[Row], title: str) -> Floats:
 
 def _passage(row: Row) -> Passage:
     if row.direction == "prompt":
-        return Passage(Direction.PROMPT, row.prompt)
-    return Passage.answer(row.response, row.prompt)
+        return Passage(Direction.PROMPT, row.prompt, source=row.kind)
+    return Passage(Direction.RESPONSE, row.response, row.prompt, source=row.kind)
 
 
 def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:
@@ -157,11 +158,11 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
         plan = planned(models.load(source).eval(), [collate(part) for part in passes(group, TOKENS_PER_PASS)])
         for path, precision in ((full.path, Precision.FLOAT32), (out, Precision.INT8)):
             (path / "model.onnx").write_bytes(written(plan, precision).SerializeToString())
-        folder.write()
+        folder.write(**Frame.of(tokenizer).manifest)
         calibration = calibrate.calibrated(rows, calibrate.margins(served(folder.guard(), rows, "margins")))
         folder.write(calibration=calibration)
         scores = served(folder.guard(), rows, "scores")
-        full.write(calibration=calibration)
+        full.write(calibration=calibration, **Frame.of(tokenizer).manifest)
         looks = dev.looks
         shown = np.concatenate([scores, served(folder.guard(), looks, "beginnings")])
         points = calibrate.operating_points([*rows, *looks], shown, dev.benign + [False] * len(looks))
@@ -194,7 +195,9 @@ def _golden_rows(guard: Classifier) -> list[dict[str, object]]:
 
 def _golden(row: Row, scores: Sequence[float] | Floats) -> dict[str, object]:
     named = {category.value: round(float(score), 5) for category, score in zip(ORDER, scores, strict=True)}
-    return {"prompt": row.prompt, "response": row.response or None, "scores": named}
+    plain = Source.USER if row.direction == "prompt" else Source.ASSISTANT
+    source = {} if row.kind is plain else {"source": row.kind}
+    return {"prompt": row.prompt, "response": row.response or None, **source, "scores": named}
 
 
 def _points(point: calibrate.OperatingPoint) -> dict[str, calibrate.OperatingPoint]:
