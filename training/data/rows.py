@@ -29,7 +29,8 @@ class BadInput(Exception):
 @dataclass(frozen=True, slots=True)
 class Row:
     """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 by default). `kind` says what
-    the text is. `span` is the characters of an order hidden in a prompt: what does not hold them is harmless."""
+    the text is. `span` is the characters of an order hidden in a prompt: what does not hold them is harmless.
+    `held_out` rows are for measuring and never for training."""
 
     id: str
     source: str
@@ -45,6 +46,7 @@ class Row:
     weight: float
     kind: Source = Source.USER
     span: tuple[int, int] | None = None
+    held_out: bool = False
 
     @property
     def spoken(self) -> str:
@@ -86,6 +88,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             data = dataclasses.asdict(row)
             data["label"] = "unsafe" if data.pop("unsafe") else "safe"
+            data |= {"split": "dev"} if data.pop("held_out") else {}
             out.write(json.dumps(data, ensure_ascii=False) + "\n")
 
 
@@ -132,6 +135,7 @@ def _row(data: Any) -> Row:
         weight=_weight(data),
         kind=_kind(data),
         span=_span(data),
+        held_out=data.get("split") == "dev",
     )
 
 
