@@ -182,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--written", type=Path, required=True, nargs="+")
     parser.add_argument("--seed", type=int, default=606)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, help="where the written rows go that are for measuring")
     given = parser.parse_args(arguments)
     try:
         genres, written = (
@@ -192,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(exc, file=sys.stderr)
         return 2
     write_rows(given.out, made)
+    if given.held_out is not None:
+        write_rows(given.held_out, [row for row in written if row.held_out])
     print(f"{given.out}: {len(made)} rows")
     return 0
 

@@ -75,8 +75,11 @@ def test_what_is_held_out_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixt
     genres = tiny.write(tmp_path / "g.jsonl", [genre(1), genre(2, split="dev")])
     written = tiny.write(tmp_path / "w.jsonl", [order(3), order(4, split="dev")])
     out = tmp_path / "out.jsonl"
-    assert main(["--genres", str(genres), "--written", str(written), "--out", str(out)]) == 0
+    aside = tmp_path / "aside.jsonl"
+    given = ["--genres", str(genres), "--written", str(written), "--out", str(out), "--held-out", str(aside)]
+    assert main(given) == 0
     rows = read_rows(out)
+    assert [(row.id, row.held_out) for row in read_rows(aside)] == [("r4", True)]
     assert not any(row.id.startswith(("r2", "r4")) for row in rows)
     assert f"{len(rows)} rows" in capsys.readouterr().out
     assert main(["--genres", str(tmp_path / "none"), "--written", str(written), "--out", str(out)]) == 2
