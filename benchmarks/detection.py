@@ -11,8 +11,7 @@ import itertools
 import json
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from tokenizers import Tokenizer
 
 from benchmarks.streaming import GUARD, Stream
 from gateway.policy.policy import StreamSettings
-from gateway.streaming import channel
+from gateway.streaming.channel import Reread, from_last_sentence
+from gateway.streaming.token_weight import last_part
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
@@ -71,8 +71,8 @@ class Bench:
         answer = Part(("answer",), row.response)
         return Seen(self._flags(await self._guard.check(_asked(row).reply(answer))))
 
-    async def streamed(self, row: Row) -> Seen:
-        stream = Stream(self._pieces(row.response), StreamSettings(), row.prompt)
+    async def streamed(self, row: Row, reread: Reread = from_last_sentence) -> Seen:
+        stream = Stream(self._pieces(row.response), StreamSettings(), row.prompt, reread)
         while not (stream.whole and stream.gate.settled):
             if not stream.gate.due(stream.now):
                 stream.until(min(stream.next_piece, stream.gate.deadline))
@@ -87,8 +87,7 @@ class Bench:
         return Seen(False)
 
     async def full(self, row: Row) -> Seen:
-        with _reach(channel.tail):
-            return await self.streamed(row)
+        return await self.streamed(row, last_part)
 
     def _flags(self, verdict: Verdict) -> bool:
         return any(verdict.scores[category] >= least for category, least in self._thresholds.items())
@@ -98,17 +97,6 @@ class Bench:
         ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
         marks = sorted({0, *ends, len(text)})
         return [text[start:end] for start, end in itertools.pairwise(marks)]
-
-
-@contextmanager
-def _reach(other: Callable[[str, int], str]) -> Iterator[None]:
-    """The gate with another idea of what a later check reads again."""
-    own = channel.reach
-    channel.reach = other  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        channel.reach = own
 
 
 def _asked(row: Row) -> Conversation:

@@ -27,7 +27,7 @@ from guard_runtime.generative.greedy import Writer
 from guard_runtime.onnx.session import Graph
 
 HEAD, TAIL = 142, 12
-"""Libra's instruction before the question, and its words after the answer, in Qwen2.5's tokens (GUARDS.md 1.1)."""
+"""Libra's instruction before the question, and its words after the answer, in Qwen2.5's tokens."""
 
 LABELS = (16530, 99464)
 

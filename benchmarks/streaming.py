@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 import guard_runtime
 from gateway.dialects.dialect import Delta, Event
 from gateway.policy.policy import StreamSettings
-from gateway.streaming.channel import weigh
+from gateway.streaming.channel import Reread, from_last_sentence
 from gateway.streaming.gate import Gate
+from gateway.streaming.token_weight import weigh
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
@@ -98,8 +99,10 @@ def answer(language: str, tokenizer: Tokenizer) -> list[str]:
 class Stream:
     """One answer on its way through a gate, on a clock of its own."""
 
-    def __init__(self, pieces: Sequence[str], settings: StreamSettings, question: str) -> None:
-        self.gate = Gate(settings, question=question)
+    def __init__(
+        self, pieces: Sequence[str], settings: StreamSettings, question: str, reread: Reread = from_last_sentence
+    ) -> None:
+        self.gate = Gate(settings, question=question, reread=reread)
         self.now = 0.0
         self.first_left: float | None = None
         self.holds: list[float] = []
@@ -122,7 +125,7 @@ class Stream:
             self.gate.push(Event({"at": self.now}), [delta], self.now)
             self._came += 1
             if self.whole:
-                self.gate.end(torn=False)
+                self.gate.end(complete=True)
         self.now = max(self.now, moment)
 
     def let_out(self) -> None:

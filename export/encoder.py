@@ -31,7 +31,14 @@ from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.generative.scoring import probability
 from guard_runtime.guard import Passage
-from guard_runtime.guards.classifier import CONTEXT_CHARACTERS, FAMILY, Classifier, context_tokens, readings
+from guard_runtime.guards.classifier import (
+    CONTEXT_CHARACTERS,
+    FAMILY,
+    Classifier,
+    ClassifierOptions,
+    context_tokens,
+    readings,
+)
 from guard_runtime.text.language import language_of
 from guard_runtime.text.normalise import normalise
 
@@ -66,7 +73,7 @@ def export(order: Order) -> Parity:
         model = Classifier(Artefact.load(folder), tested=False)
         found = _parity(Reference(checkpoint, labels, draft), model, order)
         draft.finish(found, model)
-        Classifier(Artefact.load(folder), unverified=True)
+        Classifier(Artefact.load(folder), options=ClassifierOptions(unverified=True))
     return found
 
 

@@ -8,12 +8,14 @@ Everything the gateway raises at a caller. A blocked answer is not here: that is
     + EncodedBody         415  a compressed body
   - UnknownKey            401
   - ModelNotAllowed       403
-  - NotFound              404  no such route, model or receipt
+  - NotFound              404  no such route or receipt
+    + ModelNotFound       404
   - TooManyRequests       429
   - UpstreamError         502  the model's provider failed (or its own 4xx/5xx, passed on)
     + UpstreamTimeout     504
-  - GuardUnavailable      503  nothing could look at it, and the policy says then it stops
-  - ConfigError                config.yaml or a policy is wrong; the gateway does not start
+  - GuardUnavailable      503  the safety check could not be completed, and the policy says that this stops the request
+  - InternalError         500  a bug in the gateway
+* ConfigError                  config.yaml or a policy is wrong; the gateway does not start
 """
 
 from collections.abc import Mapping
@@ -102,6 +104,12 @@ class GuardUnavailable(GatewayError):
     status = 503
     type = "guard_error"
     code = "guard_unavailable"
+    headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
+
+
+class InternalError(GatewayError):
+    """A bug. SDKs are told not to retry: the same request would meet it again, perhaps after the model was asked."""
+
     headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from guard_runtime.conversation import Conversation, Direction, Path, Source
@@ -12,16 +13,21 @@ OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
 """Named thresholds a guard was measured at: {"balanced": {direction: {category: score}}}."""
 
 
+NO_PENALTIES: Mapping[Source, float] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """One text to score. `context` is the question an answer replies to; None where there is none.
-    `path` says which part the text is; () where it is several parts joined. `source` says what the text is."""
+    `path` says which part the text is, () where it is several parts joined, and `start` at which of its characters the
+    text begins. `source` says what the text is."""
 
     direction: Direction
     text: str
     context: str | None = None
     path: Path = ()
     source: Source = Source.USER
+    start: int = 0
 
     @classmethod
     def answer(cls, text: str, question: str) -> "Passage":
@@ -63,6 +69,23 @@ class Counting(Protocol):
 
     def counts(self) -> Mapping[str, int]:
         """Totals since the start, by what is counted."""
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A model whose scores are corrected for the number of windows that were read."""
+
+    @property
+    def window_penalties(self) -> Mapping[Source, float]:
+        """For each source how much is taken off a score's logit, times the logarithm of the number of windows."""
+
+
+@runtime_checkable
+class SpanFinder(Protocol):
+    """A guard that marks the very characters it means. It is asked first: what a policy masks is masked before the
+    other guards read it."""
+
+    finds_spans: bool
 
 
 class ExplainingGuard(Protocol):

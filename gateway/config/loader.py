@@ -5,7 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gateway.config.schema import ConfigFile, GuardFile, ListenFile, ModelFile, OpenAIFile, ReaderFile, UpstreamFile
+from gateway.config.schema import (
+    ConfigFile,
+    GuardFile,
+    ListenFile,
+    ModelFile,
+    OpenAIFile,
+    ReaderFile,
+    TenantFile,
+    UpstreamFile,
+)
 from gateway.errors import ConfigError
 from gateway.policy.loader import PolicyFolder, load_policies
 from gateway.policy.policy import Policy
@@ -43,14 +52,15 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     file = strict_yaml.read(path)
     checked = check(ConfigFile, file, environment)
     content = checked.content or ConfigFile()
-    folder = load_policies(path.parent / content.policies)
+    needed = not content.tenants or any(tenant.preset is None for tenant in content.tenants.values())
+    folder = load_policies(path.parent / content.policies, needed=needed)
     sense = _Sense(content, file, environment, folder) if checked.content else None
     found = [mistake for mistake in sense.mistakes() if not checked.touches(mistake.keys)] if sense else []
     mistakes = [*file.mistakes, *checked.mistakes, *found, *folder.mistakes]
     if mistakes:
         mistakes.sort(key=lambda mistake: _order(mistake, file))
         raise ConfigError(tuple(map(str, mistakes)))
-    return _config(path, content, environment, folder.policies)
+    return _config(path, content, environment, folder)
 
 
 def _order(mistake: Mistake, config: YamlFile) -> tuple[bool, str, int, int]:
@@ -76,11 +86,19 @@ class _Sense:
         yield from self._readers()
         for name, tenant in self.content.tenants.items():
             keys = ("tenants", name)
-            yield from self._named("policy", tenant.policy, self.folder.names, (*keys, "policy"))
+            yield from self._policy(tenant, keys)
             for n, model_name in enumerate(tenant.models if tenant.models != "*" else ()):
                 yield from self._named("model", model_name, self._names("models"), (*keys, "models", n))
         yield from self._keys()
         yield from self._pepper()
+
+    def _policy(self, tenant: TenantFile, keys: Keys) -> Iterator[Mistake]:
+        if tenant.policy is not None and tenant.preset is not None:
+            yield self._at((*keys, "preset"), "stands beside policy", "keep one of the two")
+        elif tenant.policy is not None:
+            yield from self._named("policy", tenant.policy, self.folder.names, (*keys, "policy"))
+        elif tenant.preset is None:
+            yield self._at(keys, "has no policy", "write preset: balanced, or policy: and the name of a policy file")
 
     def _needed(self) -> Iterator[Mistake]:
         needed = {
@@ -149,7 +167,7 @@ class _Sense:
         return Mistake(self.file.value_place(keys), keys, what, advice)
 
 
-def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], policies: Mapping[str, Policy]) -> Config:
+def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], folder: PolicyFolder) -> Config:
     limits = content.limits.model_dump()
     guard_seconds = limits.pop("guard_seconds")
     # A pepper of this process is enough where no hash is written down: keys from the environment are hashed at start.
@@ -158,7 +176,8 @@ def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], pol
     shown: dict[str, str] = {}
     for name, file in content.tenants.items():
         models = content.models if file.models == "*" else file.models
-        tenant = Tenant(name, policies[file.policy], frozenset(models))
+        policy = folder.presets[file.preset] if file.preset else folder.policies[file.policy or ""]
+        tenant = Tenant(name, policy, frozenset(models))
         hashes.update({value: tenant for value in file.keys})
         if file.key_variable:
             key = environment.get(file.key_variable) or new_key()
@@ -172,7 +191,7 @@ def _config(path: Path, content: ConfigFile, environment: Mapping[str, str], pol
         guards=tuple(content.guards),
         upstreams=content.upstreams,
         models=content.models,
-        policies=policies,
+        policies={**folder.policies, **{tenant.policy.name: tenant.policy for tenant in hashes.values()}},
         readers=content.readers.each(),
         tenants=Tenants(hashes, pepper),
         keys=shown,

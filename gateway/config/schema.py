@@ -155,11 +155,14 @@ class PlacedFile(_File):
 
 class ClassifierFile(PlacedFile):
     """`path` is the artefact's folder; without it, the guard of that name that ships with LibraGate. `cache_bytes` is
-    for verdicts, 0 for none; `max_queue` counts texts that wait."""
+    for verdicts, 0 for none; `max_queue` counts texts that wait. `sessions`: how many windows of one text are read at a
+    time, 0 for as many as the machine has cores."""
 
     kind: Literal["classifier"]
     name: Label
     path: str = Field(default="", min_length=1)
+    sessions: int = Field(default=0, ge=0, le=64)
+    first_stage: bool = True
     cuda_graphs: bool = False
     unverified: bool = False
 
@@ -311,9 +314,11 @@ class ReadersFile(_File):
 
 
 class TenantFile(_File):
-    """`key_variable` names an environment variable that holds one more key; where it is not set, a key is made."""
+    """Either `policy`, a file of the policies folder, or `preset`, a policy that ships. `key_variable` names an
+    environment variable that holds one more key; where it is not set, a key is made."""
 
-    policy: str
+    policy: str | None = None
+    preset: Literal["permissive", "balanced", "strict"] | None = None
     models: Annotated[list[str] | Literal["*"], PlainValidator(_models)] = "*"
     keys: list[Annotated[str, PlainValidator(_key_hash)]] = Field(default=[])
     key_variable: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

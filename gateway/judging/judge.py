@@ -1,4 +1,4 @@
-"""Guards are asked and the policy answers. The one place where a guard's failure is met."""
+"""Runs all guards on a conversation and applies the policy. Guard failures become decisions here and nowhere else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 import anyio
 
 from gateway.clock import now
-from gateway.policy.policy import Action, Decision, Policy, Reason, decide, worst_of
+from gateway.judging.masks import masked_conversation
+from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, decide, worst_of
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardError, GuardTimeout
-from guard_runtime.guard import Guard
-from guard_runtime.verdict import Coverage, Span, Unread, Verdict
+from guard_runtime.guard import Guard, SpanFinder
+from guard_runtime.verdict import Coverage, Span, Unread, UnreadReason, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Everything one look at a conversation gave. `decision` is the worst of `decisions`."""
+    """Everything that one check of a conversation gave. `decision` is the worst of `decisions`."""
 
     decision: Decision
     decisions: tuple[Decision, ...] = ()
@@ -36,7 +37,7 @@ class Judgement:
 
 
 def together(judgements: Sequence[Judgement], direction: Direction) -> Judgement:
-    """Looks at several things at once, as one."""
+    """Several judgements made at the same time, as one."""
     decisions = tuple(decision for judgement in judgements for decision in judgement.decisions)
     return Judgement(
         decision=worst_of(decisions, direction),
@@ -63,19 +64,22 @@ class Judge:
 
     @property
     def version(self) -> str:
-        """Which guards speak here, for headers and records: `libra-mini@0.1.0,rules@1`."""
+        """The guards and their versions, for headers and records: `libra-mini@0.1.0,rules@1`."""
         return ",".join(f"{guard.name}@{guard.version}" for guard in self.guards)
 
     async def judge(self, policy: Policy, conversation: Conversation) -> Judgement:
         """What to do with this conversation. Never raises for a guard's failure: the policy answers for it, and for
-        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: nobody has looked."""
+        every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: there is no verdict then."""
         started = now()
         answers = _Answers()
-        if self.guards:
-            async with anyio.create_task_group() as tasks:
-                for guard in self.guards:
-                    tasks.start_soon(self._ask, guard, policy, conversation, answers)
-        unread = (*(Unread(part.path, "media") for part in conversation.unreadable), *_unread_by_all(answers.verdicts))
+        finders = tuple(guard for guard in self.guards if isinstance(guard, SpanFinder) and guard.finds_spans)
+        await self._ask_all(finders, policy, conversation, answers)
+        shown = masked_conversation(conversation, _to_mask(answers))
+        await self._ask_all([guard for guard in self.guards if guard not in finders], policy, shown, answers)
+        unread = (
+            *(Unread(part.path, UnreadReason.MEDIA) for part in conversation.unreadable),
+            *_unread_by_all(answers.verdicts),
+        )
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
         return Judgement(
@@ -85,6 +89,15 @@ class Judge:
             failures=tuple(answers.failures),
             seconds=now() - started,
         )
+
+    async def _ask_all(
+        self, guards: Sequence[Guard], policy: Policy, conversation: Conversation, answers: _Answers
+    ) -> None:
+        if not guards:
+            return
+        async with anyio.create_task_group() as tasks:
+            for guard in guards:
+                tasks.start_soon(self._ask, guard, policy, conversation, answers)
 
     async def _ask(self, guard: Guard, policy: Policy, conversation: Conversation, answers: _Answers) -> None:
         direction = conversation.direction
@@ -98,7 +111,7 @@ class Judge:
             answers.decisions.append(failed)
             return
         answers.verdicts.append(verdict)
-        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction))
+        answers.decisions.extend(decide(rules, verdict, guard.operating_points, direction, policy.sources))
 
     async def _verdict(self, guard: Guard, conversation: Conversation) -> Verdict:
         try:
@@ -108,8 +121,14 @@ class Judge:
             raise GuardTimeout(f"no verdict within {self.deadline:g} s") from exc
 
 
+def _to_mask(answers: _Answers) -> tuple[Span, ...]:
+    """What the policy masks of what was found so far: those who read after it need not see it."""
+    masked = {decision.category for decision in answers.decisions if decision.rewrite is Rewrite.MASK}
+    return tuple(span for verdict in answers.verdicts for span in verdict.spans if span.category in masked)
+
+
 def _unread_by_all(verdicts: Sequence[Verdict]) -> tuple[Unread, ...]:
-    """What a guard says it did not look at. One guard's reading does not stand in for another's."""
+    """What a guard says it did not read. One guard's reading does not stand in for another's."""
     return tuple(unread for verdict in verdicts for unread in verdict.coverage.unread)
 
 
@@ -120,12 +139,5 @@ def _unreadable(policy: Policy, conversation: Conversation, unread: Sequence[Unr
 
 
 def is_outage(decision: Decision) -> bool:
-    """Whether a block says "nobody could look" rather than "this is harmful"."""
+    """Whether a block says "the check could not be completed" rather than "this is harmful"."""
     return decision.reason is Reason.GUARD_FAILURE and decision.action is Action.BLOCK
-
-
-def named(bug: BaseException) -> str:
-    """What was raised, by its class: a bug's own words may quote the text."""
-    if isinstance(bug, BaseExceptionGroup):
-        return ", ".join(map(named, bug.exceptions))
-    return type(bug).__name__

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.policy.policy import Trusted
+from gateway.policy.sources import Trusted
 from guard_runtime.conversation import Conversation, Kind, Part, Role, Turn
 
 # Where a dialect keeps what the tenant says before anybody else does.
@@ -11,8 +11,8 @@ _SYSTEM_FIELDS = frozenset({"messages", "input", "system", "instructions"})
 _DEFINITIONS = frozenset({Kind.TOOL_DEFINITION, Kind.SCHEMA})
 
 
-def parted(conversation: Conversation, trust: frozenset[Trusted]) -> tuple[Conversation, tuple[Part, ...]]:
-    """The conversation that is still to be judged, and the parts that the policy trusts.
+def split_trusted(conversation: Conversation, trust: frozenset[Trusted]) -> tuple[Conversation, tuple[Part, ...]]:
+    """Splits off the parts the policy trusts: the conversation that is still to be judged, and those parts.
 
     Only the system turns before the first other turn can be trusted, and only text in them: a system message further on
     may have come from anywhere, as may tool results and whatever claims to be the assistant."""

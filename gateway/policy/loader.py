@@ -1,7 +1,7 @@
 """policies/*.yaml: every file read, laid over its parents, and checked for what no single value shows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -15,32 +15,54 @@ from guard_runtime.verdict import CATEGORIES
 
 Files = Mapping[str, YamlFile]
 
+PRESETS = Path(__file__).with_name("presets")
+"""The policies that ship ready to use: a tenant names one with `preset:`, a policy extends one by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyFolder:
-    """`names` has the policies that could not be made too, so that who names one is not blamed as well."""
+    """`policies` are those of the folder, `presets` those that ship. `names` has the policies that could not be made
+    too, so that who names one is not blamed as well."""
 
     policies: Mapping[str, Policy]
     names: frozenset[str]
     mistakes: tuple[Mistake, ...]
+    presets: Mapping[str, Policy] = field(default_factory=dict)
 
 
-def load_policies(folder: Path) -> PolicyFolder:
-    """Every policy that is sound, and every mistake of the others."""
-    if not folder.is_dir():
-        return PolicyFolder({}, frozenset(), (_blamed(folder, "is not a folder", "make it, with a base.yaml in it"),))
-    files = {path.stem: strict_yaml.read(path) for path in sorted(folder.glob("*.yaml"))}
-    mistakes = [_blamed(path, "is not read: it ends in .yml", "name it .yaml") for path in sorted(folder.glob("*.yml"))]
-    if not files:
+def load_policies(folder: Path, *, needed: bool = True) -> PolicyFolder:
+    """Every policy that is sound, and every mistake of the others. Unless `needed`, the folder may be missing or empty:
+    the presets are there."""
+    mistakes: list[Mistake] = []
+    if needed and not folder.is_dir():
+        mistakes.append(_blamed(folder, "is not a folder", "make it, with a base.yaml in it"))
+    own = {path.stem: strict_yaml.read(path) for path in sorted(folder.glob("*.yaml"))}
+    mistakes += [
+        _blamed(path, "is not read: it ends in .yml", "name it .yaml") for path in sorted(folder.glob("*.yml"))
+    ]
+    if needed and folder.is_dir() and not own:
         mistakes.append(_blamed(folder, "has no policy in it", "write a base.yaml"))
+    shipped = {path.stem: strict_yaml.read(path) for path in sorted(PRESETS.glob("*.yaml"))}
+    for name in sorted(shipped.keys() & own.keys()):
+        path = Path(own[name].name)
+        mistakes.append(_blamed(path, f"{name} is the name of a preset", "give the policy another name"))
+    policies, found = _sound({**own, **shipped})
+    presets = {name: policy for name, policy in policies.items() if name in shipped}
+    policies = {name: policy for name, policy in policies.items() if name not in shipped}
+    return PolicyFolder(policies, frozenset(own), (*mistakes, *found), presets)
+
+
+def _sound(files: Files) -> tuple[dict[str, Policy], list[Mistake]]:
+    """The policies that can be made, and the mistakes in the others; parents first."""
     policies: dict[str, Policy] = {}
+    mistakes: list[Mistake] = []
     for lineage in sorted((_lineage(name, files) for name in files), key=len):
-        sound = all(parent in policies for parent in lineage[1:])
-        found, policy = _draft(lineage, files, whole=sound)
+        whole = all(parent in policies for parent in lineage[1:])
+        found, policy = _draft(lineage, files, whole=whole)
         mistakes.extend(found)
         if policy is not None:
             policies[lineage[0]] = policy
-    return PolicyFolder(policies, frozenset(files), tuple(mistakes))
+    return policies, mistakes
 
 
 def _blamed(path: Path, what: str, advice: str) -> Mistake:

@@ -4,9 +4,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from guard_runtime.conversation import Direction
+from gateway.policy.sources import BALANCED, Sources, Treatment
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.guard import OperatingPoints
-from guard_runtime.verdict import Category, Verdict
+from guard_runtime.verdict import Category, Place, Verdict
+
+OWN_TEXT = {
+    Source.SYSTEM: "the leading system prompt decided: sources.system in the policy says what it is judged for",
+    Source.TOOL_DEFINITION: "a tool definition decided: sources.tools in the policy says what they are judged for",
+}
+"""Text that the tenant wrote itself, and where a policy says what it is judged for."""
+
+PERMISSIVE = "permissive"
+"""The operating point for text that is judged for grave harm only."""
 
 
 class Action(IntEnum):
@@ -37,7 +47,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`at` is a score in [0, 1], or the name of a guard's own operating point ("balanced", "strict").
+    """`at` is a score in [0, 1], or the name of a guard's own operating point ("permissive", "balanced", "strict").
     `place` is where it was written: policies/shop.yaml:14."""
 
     at: float | str
@@ -46,10 +56,19 @@ class Rule:
     place: str = ""
 
     def threshold(self, points: OperatingPoints, direction: Direction, category: Category) -> float:
-        """The score this rule fires at. A guard without the named point is measured at 0.5."""
+        """The score this rule fires at: a named point is the guard's own."""
         if isinstance(self.at, str):
-            return points.get(self.at, {}).get(direction, {}).get(category, 0.5)
+            return point(points, self.at, direction, category)
         return self.at
+
+
+def point(points: OperatingPoints, name: str, direction: Direction, category: Category) -> float:
+    """A guard's threshold at one of its operating points. Without that point it is 0.5, and for `permissive` halfway
+    from its `balanced` threshold to 1."""
+    known = points.get(name, {}).get(direction, {}).get(category)
+    if known is not None:
+        return known
+    return (1 + point(points, "balanced", direction, category)) / 2 if name == PERMISSIVE else 0.5
 
 
 class StreamMode(StrEnum):
@@ -79,13 +98,6 @@ class DirectionPolicy:
     on_unreadable: Action = Action.BLOCK
 
 
-class Trusted(StrEnum):
-    """What the tenant itself wrote, and a policy may let pass unread: its system prompt, its tools and schemas."""
-
-    SYSTEM = "system"
-    TOOLS = "tools"
-
-
 class OnBlock(StrEnum):
     """What a caller gets for a blocked prompt: a 400, or a 200 whose message is a refusal."""
 
@@ -106,7 +118,7 @@ class Policy:
     record_text: bool = False
     expose_scores: bool = False
     annotations: bool = False
-    trust: frozenset[Trusted] = frozenset()
+    sources: Sources = BALANCED
     stream: StreamSettings = field(default_factory=StreamSettings)
 
     def toward(self, direction: Direction) -> DirectionPolicy:
@@ -115,7 +127,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gateway does and why. `reason` alone may reach a caller; the rest is for the record."""
+    """What the gateway does and why. `reason` alone may reach a caller; the rest is for the record. `place` is where
+    the rule was written, `window` where in the text of `source` the score was read, for guards that say so."""
 
     action: Action
     reason: Reason
@@ -127,6 +140,8 @@ class Decision:
     guard: str | None = None
     place: str = ""
     detail: str = ""
+    source: Source | None = None
+    window: Place | None = None
 
     @property
     def margin(self) -> float | None:
@@ -150,35 +165,81 @@ def worst_of(decisions: Iterable[Decision], direction: Direction) -> Decision:
 
 
 def decide(
-    policy: DirectionPolicy, verdict: Verdict, points: OperatingPoints, direction: Direction
+    policy: DirectionPolicy,
+    verdict: Verdict,
+    points: OperatingPoints,
+    direction: Direction,
+    sources: Sources = BALANCED,
 ) -> tuple[Decision, ...]:
-    """What one guard's verdict means under one policy: for each category the most severe rule that fires."""
+    """What one guard's verdict means under one policy: for each category the most severe rule that fires, on the text
+    of whichever source. `sources` says what the text of each source is judged for."""
+    readings = tuple(_readings(verdict, sources, direction))
     return tuple(
-        decision
+        worst_of(fired, direction)
         for category, rules in policy.rules.items()
-        if (decision := _fired(rules, category, verdict, (points, direction))) is not None
+        if (fired := [d for r in readings for d in _fired(rules, category, r, points)])
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The scores of one source's text, and what it is judged for. `source` is None where a guard does not tell the
+    sources apart: then all of it is judged as what the user says."""
+
+    verdict: Verdict
+    direction: Direction
+    scores: Mapping[Category, float]
+    treatment: Treatment = Treatment.ALL
+    source: Source | None = None
+    windows: Mapping[Category, Place] = field(default_factory=dict)
+
+    def threshold(self, rule: Rule, points: OperatingPoints, category: Category) -> float | None:
+        """The score at which `rule` fires on this text; None where the category is not judged in it."""
+        attack = category is Category.PROMPT_ATTACK
+        match self.treatment:
+            case Treatment.TRUST:
+                return None
+            case Treatment.GRAVE if attack:
+                return None
+            case Treatment.ATTACKS if attack:
+                return rule.threshold(points, self.direction, category)
+            case Treatment.GRAVE | Treatment.ATTACKS if isinstance(rule.at, str):
+                return point(points, PERMISSIVE, self.direction, category)
+            case Treatment.ALL | Treatment.GRAVE | Treatment.ATTACKS:
+                return rule.threshold(points, self.direction, category)
+
+
+def _readings(verdict: Verdict, sources: Sources, direction: Direction) -> Iterable[_Reading]:
+    if not verdict.sources:
+        yield _Reading(verdict, direction, verdict.scores)
+    for read in verdict.sources:
+        treatment = Treatment.ALL if direction is Direction.RESPONSE else sources.treatment(read.source)
+        yield _Reading(verdict, direction, read.scores, treatment, read.source, read.places)
+
+
 def _fired(
-    rules: tuple[Rule, ...], category: Category, verdict: Verdict, where: tuple[OperatingPoints, Direction]
-) -> Decision | None:
-    points, direction = where
-    score = verdict.scores[category]
+    rules: tuple[Rule, ...], category: Category, reading: _Reading, points: OperatingPoints
+) -> Iterable[Decision]:
+    """The most severe rule that fires on this text, or nothing."""
+    score = reading.scores[category]
     best: Decision | None = None
     for rule in rules:
-        threshold = rule.threshold(points, direction, category)
-        if score < threshold or (best is not None and best.action >= rule.action):
+        threshold = reading.threshold(rule, points, category)
+        if threshold is None or score < threshold or (best is not None and best.action >= rule.action):
             continue
         best = Decision(
             action=rule.action,
             reason=Reason.RULE,
-            direction=direction,
+            direction=reading.direction,
             category=category,
             score=score,
             threshold=threshold,
             rewrite=rule.rewrite if rule.action is Action.REWRITE else None,
-            guard=verdict.guard,
+            guard=reading.verdict.guard,
             place=rule.place,
+            detail=OWN_TEXT.get(reading.source, "") if reading.source is not None else "",
+            source=reading.source,
+            window=reading.windows.get(category),
         )
-    return best
+    if best is not None:
+        yield best

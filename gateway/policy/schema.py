@@ -17,21 +17,24 @@ from gateway.policy.policy import (
     Rule,
     StreamMode,
     StreamSettings,
-    Trusted,
 )
+from gateway.policy.sources import BlockedTurn, History, Sources, Treatment
 from gateway.strict.messages import complaint, shown, suggestion
 from gateway.strict.strict_yaml import Keys
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import CATEGORIES, Category
 
-POINTS = ("strict", "balanced")
-"""The operating points a guard is measured at. `strict` never lies above `balanced`: it stops more."""
+POINTS = ("strict", "balanced", "permissive")
+"""The operating points a guard is measured at, from the lowest threshold to the highest: `strict` stops most."""
 
 _STREAM = StreamSettings()
 
 ActionName = Literal["block", "rewrite", "log", "allow"]
 RewriteName = Literal["mask", "safe_message", "regenerate"]
 FailureAction = Literal["block", "log", "allow"]
+TreatmentName = Literal["all", "attacks", "grave", "trust"]
+
+_SOURCES = Sources()
 
 
 def _threshold(value: object) -> float | str:
@@ -66,7 +69,9 @@ class _File(BaseModel):
 class RuleFile(_File):
     """一条规则：得分达到阈值就处置。One rule: from this score on, do this."""
 
-    at: Threshold = Field(description="阈值：0 到 1，或护栏自带的 balanced / strict。A score, or a guard's own point.")
+    at: Threshold = Field(
+        description="阈值：0 到 1，或护栏自带的 permissive / balanced / strict。A score, or a guard's own point."
+    )
     do: ActionName = Field(description="处置：拦截、改写、记录、放行。What to do.")
     rewrite: RewriteName = Field(
         default="safe_message", description="改写方式（do: rewrite 时）。How, with do: rewrite."
@@ -138,6 +143,38 @@ class StreamFile(_File):
     timeout: float = Field(default=_STREAM.timeout, ge=1, le=86_400, description="整个流的时限 whole stream")
 
 
+class SourcesFile(_File):
+    """每一种文字按什么来判。What each kind of text is judged for."""
+
+    system: TreatmentName = Field(
+        default=_SOURCES.system.value, description="开头的系统提示 the leading system prompt", validate_default=True
+    )
+    tools: TreatmentName = Field(
+        default=_SOURCES.tools.value, description="工具定义和 schema tool definitions, schemas"
+    )
+    results: TreatmentName = Field(
+        default=_SOURCES.results.value, description="工具结果和文档 tool results and documents"
+    )
+    history: Literal["always", "once"] = Field(
+        default=_SOURCES.history.value,
+        description="once：判过并放行的旧轮次不再判。once: an earlier turn that was let through is not judged again.",
+    )
+    blocked_turn: Literal["block", "drop", "ignore"] = Field(
+        default=_SOURCES.blocked_turn.value,
+        description="旧轮次该拦时：block 拦、drop 去掉、ignore 不管。An earlier turn that would be blocked.",
+    )
+
+    def sources(self) -> Sources:
+        """As the gateway uses it."""
+        return Sources(
+            system=Treatment(self.system),
+            tools=Treatment(self.tools),
+            results=Treatment(self.results),
+            history=History(self.history),
+            blocked_turn=BlockedTurn(self.blocked_turn),
+        )
+
+
 class PolicyFile(_File):
     """LibraGate 策略文件。A LibraGate policy file."""
 
@@ -163,7 +200,10 @@ class PolicyFile(_File):
     )
     trust: list[Literal["system", "tools"]] = Field(
         default=[],
-        description="租户自己写、不必检的：开头的系统提示、工具定义。The tenant's own: leading system prompt, tools.",
+        description="旧写法，同 sources.system / tools: trust。The old way to write sources.system / tools: trust.",
+    )
+    sources: SourcesFile = Field(
+        default=SourcesFile(), description="每一种文字按什么来判。What each kind of text is judged for."
     )
     on_guard_failure: FailureFile = Field(
         default=FailureFile(), description="护栏失灵时。When a guard gives no verdict."
@@ -192,10 +232,19 @@ class PolicyFile(_File):
             record_text=self.record_text,
             expose_scores=self.expose_scores,
             annotations=self.annotations,
-            trust=frozenset(map(Trusted, self.trust)),
+            sources=self._sources(),
             stream=StreamSettings(**self.stream.model_dump() | {"mode": StreamMode(self.stream.mode)}),
         )
         return replace(unhashed, hash=fingerprint(unhashed))
+
+    def _sources(self) -> Sources:
+        """`sources`, with the old key `trust` laid over it."""
+        sources = self.sources.sources()
+        if "system" in self.trust:
+            sources = replace(sources, system=Treatment.TRUST)
+        if "tools" in self.trust:
+            sources = replace(sources, tools=Treatment.TRUST)
+        return sources
 
     def _toward(self, direction: Direction, place: Callable[[Keys], str]) -> DirectionPolicy:
         rules = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import NotFound
-from gateway.records.record import Record
+from gateway.records.record import Record, decided_by
 
 KEPT = 10_000
 """Receipts one process keeps; the oldest go first."""
@@ -41,5 +41,6 @@ def receipt(record: Record) -> dict[str, Any]:
         "object": "libragate.receipt",
         **{key: line[key] for key in ("id", "outcome", "status", "model", "dialect", "stream", "action")},
         "category": decision.category if decision and decision.action else None,
+        **(decided_by(decision, scores=False) if decision and decision.action else {}),
         **{key: line[key] for key in ("policy", "guard", "read", "read_more", "unread", "coverage", "characters")},
     }

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,6 +49,11 @@ class Tenants:
     def __iter__(self) -> Iterator[Tenant]:
         """Each tenant once, however many keys it has."""
         return iter({tenant.id: tenant for _, tenant in self._found.values()}.values())
+
+    @property
+    def hashes(self) -> Iterable[str]:
+        """Of the keys, as config.yaml holds them."""
+        return self._found.keys()
 
     def find(self, key: str) -> Tenant:
         """Raises `UnknownKey`, in the same words whatever is wrong with the key."""

@@ -25,6 +25,7 @@ class Artefact:
     model: bytes
     tokenizer: bytes
     head: bytes | None = None
+    first_stage: bytes | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Artefact":
@@ -36,7 +37,8 @@ class Artefact:
         for name in sorted(name for name in files if name.endswith(".onnx")):
             _refuse_external_data(folder / name, files[name])
         digest = hashlib.sha256(manifest_bytes).hexdigest()
-        return cls(manifest, digest, files["model.onnx"], files["tokenizer.json"], files.get("head.onnx"))
+        model, tokenizer = files["model.onnx"], files["tokenizer.json"]
+        return cls(manifest, digest, model, tokenizer, files.get("head.onnx"), files.get("first_stage.bin"))
 
 
 def self_test(manifest: Manifest, model: Model) -> float:
@@ -113,6 +115,6 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _refuse_external_data(path: Path, model: bytes) -> None:
     """ONNX names a file with weights outside the model under the key "location"; ONNX Runtime opens it through hard
-    links (RELIABILITY finding N). Nothing else in a model of ours carries that word."""
+    links (docs/faults.md, N). Nothing else in a model of ours carries that word."""
     if b"location" in model:
         raise ArtefactRefused(f"{path}: keeps weights in another file; save it as one file")

@@ -4,13 +4,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import OperatingPoints
+from guard_runtime.guard import NO_PENALTIES, OperatingPoints
 from guard_runtime.text.language import LANGUAGES, Language, language_of
 from guard_runtime.verdict import CATEGORIES, Category
 
@@ -19,11 +19,12 @@ LABELS: tuple[str, ...] = ("unsafe", *CATEGORIES)
 POINTS = ("balanced", "strict")
 MIN_GOLDEN = 16
 MIN_TOKENS, MAX_TOKENS = 32, 8_192
+MIN_BITS, MAX_BITS = 8, 22
 KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative", "encoder", "frame"})
+OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty", "first_stage"})
 FRAME = 2
 """The version of the frame in which a token of its own stands before each text and says what it is. Artefacts without a
 `frame` have none."""
@@ -78,6 +79,8 @@ class Manifest:
     generative: Mapping[str, Any] | None = None
     encoder: Mapping[str, Any] | None = None
     frame: Mapping[Source, str] | None = None
+    window_penalties: Mapping[Source, float] = field(default_factory=dict)
+    first_stage: Mapping[str, Any] | None = None
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -111,6 +114,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_thresholds(value: object) -> bool:
+    numbers = value.values() if isinstance(value, dict) and set(value) <= set(LANGUAGES) else [None]
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+
+
+def _is_penalty(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 5
+
+
 def _is_share(value: object) -> bool:
     return _is_number(value) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
@@ -138,7 +150,14 @@ class _Mistakes:
             return None
         self._plain()
         self._files()
-        read = (self._calibration(), self._points(), self._golden(), self._frame())
+        read = (
+            self._calibration(),
+            self._points(),
+            self._golden(),
+            self._frame(),
+            self._window_penalties(),
+            self._first_stage(),
+        )
         if self.found:
             return None
         c = self._content
@@ -158,6 +177,8 @@ class _Mistakes:
             generative=c.get("generative"),
             encoder=c.get("encoder"),
             frame=read[3],
+            window_penalties=read[4],
+            first_stage=read[5],
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
@@ -207,6 +228,30 @@ class _Mistakes:
         if not self._unless(fine, f"frame must have version and sources, a token for each of {', '.join(Source)}"):
             return None
         return MappingProxyType({source: str(tokens[source]) for source in Source})
+
+    def _window_penalties(self) -> Mapping[Source, float]:
+        penalties = self._content.get("window_penalty")
+        if penalties is None:
+            return NO_PENALTIES
+        fine = (
+            isinstance(penalties, dict) and set(penalties) <= set(Source) and all(map(_is_penalty, penalties.values()))
+        )
+        if not self._unless(fine, "window_penalty must map sources to numbers from 0 to 5"):
+            return NO_PENALTIES
+        return MappingProxyType({Source(source): float(penalty) for source, penalty in penalties.items()})
+
+    def _first_stage(self) -> Mapping[str, Any] | None:
+        section = self._content.get("first_stage")
+        if section is None:
+            return None
+        fine = isinstance(section, dict) and set(section) == {"bits", "thresholds"}
+        fine = fine and _is_count(section["bits"]) and MIN_BITS <= section["bits"] <= MAX_BITS
+        fine = fine and isinstance(section["thresholds"], dict) and set(section["thresholds"]) <= set(Source)
+        fine = fine and all(map(_is_thresholds, section["thresholds"].values()))
+        if not self._unless(fine, f"first_stage must have bits ({MIN_BITS} to {MAX_BITS}) and thresholds by source"):
+            return None
+        self._unless("first_stage.bin" in self._content["files"], "files lists no first_stage.bin")
+        return MappingProxyType(section)
 
     def _files(self) -> None:
         files = self._content["files"]

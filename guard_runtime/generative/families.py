@@ -70,7 +70,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A published guard's contract, as GUARDS.md section 1 gives it.
+    """A published guard's contract, as its model card and code give it.
 
     `messages` go through the checkpoint's own chat template (`wrapper` where the family brings its own); `forced` is
     what the guard always says before its verdict, so that the verdict is one token; `risky` names the words that mean

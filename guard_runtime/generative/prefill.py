@@ -9,7 +9,7 @@ from guard_runtime.generative.prompt import Segment, words
 from guard_runtime.generative.tokenizer import Vocabulary
 from guard_runtime.guard import Passage
 from guard_runtime.text.windows import Slice, Windows, windows
-from guard_runtime.verdict import Unread
+from guard_runtime.verdict import Unread, UnreadReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def laid_out(
     if laid.unread is None:
         return Laid(passage, context, slices)
     lost = offsets[laid.unread[1] - 1][1] - offsets[laid.unread[0]][0]
-    return Laid(passage, context, slices, (Unread(passage.path, "too_long", lost),))
+    return Laid(passage, context, slices, (Unread(passage.path, UnreadReason.TOO_LONG, lost),))
 
 
 def _overhead(prompt: Sequence[Segment], passage: Passage, context: str | None, vocabulary: Vocabulary) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,11 +75,13 @@ class Cascade:
         first = await self.small.check(conversation)
         self.checks += 1
         if not self._band.holds(first.risk):
-            return Verdict(self.name, first.scores, first.spans, first.coverage)
+            return replace(first, guard=self.name)
         self.escalated += 1
         second = await self.large.check(conversation)
-        scores = second.scores if _discerning(second.scores) else _proportioned(second.risk, first.scores)
-        return Verdict(self.name, scores, (*first.spans, *second.spans), first.coverage + second.coverage)
+        spans, coverage = (*first.spans, *second.spans), first.coverage + second.coverage
+        if _discerning(second.scores):
+            return Verdict(self.name, second.scores, spans, coverage, second.sources)
+        return Verdict(self.name, _proportioned(second.risk, first.scores), spans, coverage)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Cascade"]:

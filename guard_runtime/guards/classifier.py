@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,14 +19,16 @@ from guard_runtime.artefacts.manifest import Calibration, Manifest
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guards.first_stage import FirstStage
+from guard_runtime.guards.first_stage import read as read_first_stage
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
 from guard_runtime.onnx.session import Logits, Session
 from guard_runtime.onnx.tensorrt import Profile, classifier_profile, refuse_unsuited
 from guard_runtime.text.encodings import decoded_runs
-from guard_runtime.text.language import language_of
-from guard_runtime.text.normalise import VERSION, compatible, normalise
-from guard_runtime.text.windows import Slice, windows
-from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
+from guard_runtime.text.language import Language, language_of
+from guard_runtime.text.normalise import VERSION, Normalised, compatible, normalise
+from guard_runtime.text.windows import Slice, Windows, windows
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Place, SourceScores, Unread, UnreadReason, Verdict
 
 FAMILY = "classifier"
 
@@ -60,11 +63,22 @@ _FRAME: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One input of the model, and the passage it belongs to."""
+    """One input of the model, the passage it belongs to, and the characters of the passage that it was made from."""
 
     passage: int
     ids: Ids
+    place: Slice
     calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class _PassageRows:
+    """The inputs that a passage is read in. `windows` of them hold its text, normalised, each different one once; the
+    others are other readings of it."""
+
+    rows: tuple[_Row, ...]
+    windows: int
+    coverage: Coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +129,26 @@ def _source_ids(tokenizer: Tokenizer, frame: Mapping[Source, str] | None) -> Map
     return {source: (special[token],) for source, token in frame.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """`max_rows`: inputs of like length that go through the model together. `threads`: how many such batches of one
+    passage are in the model at the same time, on a CPU. `first_stage`: whether the artefact's first stage, where it has
+    one, clears the plainly harmless. `unverified`: whether a graph may run that does not agree with its checkpoint."""
+
+    max_rows: int = 1
+    threads: int = 1
+    first_stage: bool = True
+    unverified: bool = False
+
+
+DEFAULT_OPTIONS = ClassifierOptions()
+
+
 class Classifier:
     """A `Model`: every passage is read as it came, normalised, and with hidden text decoded; the worst reading counts.
 
-    `max_rows` inputs of like length go through the model together. On a CPU that buys nothing, and int8 scales are
-    taken over the whole batch, so one caller's text would move another's score: hence 1. Raises `ArtefactRefused` when
+    On a CPU larger batches buy nothing, and int8 scales are taken over the whole batch, so one caller's text would move
+    another's score: hence `max_rows` is 1 there. Raises `ArtefactRefused` when
     the artefact does not score its golden rows as it should, or did not agree with the checkpoint it was exported from
     and `unverified` does not allow it. `tested` is for export, which has yet to measure both.
     """
@@ -129,19 +158,19 @@ class Classifier:
         artefact: Artefact,
         *,
         place: Placement = ON_CPU,
-        max_rows: int = 1,
-        unverified: bool = False,
+        options: ClassifierOptions = DEFAULT_OPTIONS,
         tested: bool = True,
     ) -> None:
         self.manifest: Manifest = artefact.manifest
         if self.manifest.family != FAMILY:
             raise ArtefactRefused(f"{self.manifest.name}: family {self.manifest.family} is not a {FAMILY}")
-        if tested and not unverified:
+        if tested and not options.unverified:
             _refuse_unverified(self.manifest)
         self.name = self.manifest.name
         self.version = f"{self.manifest.version}+{artefact.digest[:8]}.n{VERSION}"
         self.operating_points: OperatingPoints = self.manifest.operating_points
-        self._max_rows = max_rows
+        self.window_penalties = self.manifest.window_penalties
+        self._max_rows = options.max_rows
         self._tokenizer = _tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer, self.manifest)
@@ -150,19 +179,31 @@ class Classifier:
         if self._session.device is Device.CPU and not place.on_cpu:
             self._max_rows = 1  # a GPU was asked for, and less had to do
         self._session.warm_up([min(length, self.manifest.max_tokens) for length in WARM_UP])
+        self._threads = ThreadPoolExecutor(options.threads, self.name) if options.threads > 1 else None
+        self._first_stage: FirstStage | None = None  # the encoder itself is what the golden rows test
         self.golden_difference = self_test(self.manifest, self) if tested else 0.0
+        if options.first_stage and self.manifest.first_stage is not None:
+            self._first_stage = read_first_stage(artefact.first_stage or b"", self.manifest.first_stage)
+            self.version += ".f"
 
     def predict(self, batch: Sequence[Passage]) -> Sequence[Verdict]:
         """Raises `GuardFailed` when the model fails, `InvalidVerdict` when what it says is no probability."""
-        read = [self._read(number, passage) for number, passage in enumerate(batch)]
-        scores = np.zeros((len(batch), len(CATEGORIES)))
-        for together in self._micro_batches(row for rows, _ in read for row in rows):
-            for row, score in zip(together, self._scores(together), strict=True):
-                np.maximum(scores[row.passage], score, out=scores[row.passage])
-        return [
-            Verdict(self.name, dict(zip(CATEGORIES, map(float, scores[number]), strict=True)), (), coverage)
-            for number, (_, coverage) in enumerate(read)
-        ]
+        passages = [self._read(number, passage) for number, passage in enumerate(batch)]
+        best: list[dict[Category, tuple[float, Slice]]] = [dict.fromkeys(CATEGORIES, (0.0, (0, 0))) for _ in batch]
+        batches = tuple(self._micro_batches(row for passage in passages for row in passage.rows))
+        run = map if self._threads is None or len(batches) == 1 else self._threads.map
+        for rows, scores in zip(batches, run(self._scores, batches), strict=True):
+            for row, row_scores in zip(rows, scores, strict=True):
+                for category, score in zip(CATEGORIES, map(float, row_scores), strict=True):
+                    if score > best[row.passage][category][0]:
+                        best[row.passage][category] = (score, row.place)
+        return [self._verdict(passage, read, worst) for passage, read, worst in zip(batch, passages, best, strict=True)]
+
+    def _verdict(self, passage: Passage, read: _PassageRows, best: Mapping[Category, tuple[float, Slice]]) -> Verdict:
+        scores = {category: score for category, (score, _) in best.items()}
+        places = {category: Place(passage.path, start, end, score) for category, (score, (start, end)) in best.items()}
+        sources = (SourceScores(passage.source, scores, places, read.windows),)
+        return Verdict(self.name, scores, (), read.coverage, sources)
 
     def _profile(self, place: Placement) -> Profile | None:
         if Device.TENSORRT not in place.devices:
@@ -170,19 +211,52 @@ class Classifier:
         refuse_unsuited(self.name, self.manifest.precision, self.manifest.opset)
         return classifier_profile(self._max_rows, self.manifest.max_tokens)
 
-    def _read(self, number: int, passage: Passage) -> tuple[list[_Row], Coverage]:
-        found = readings(passage.text)
-        calibration = self.manifest.calibration[passage.direction][language_of(found[0])]
+    def _read(self, number: int, passage: Passage) -> _PassageRows:
+        """The text normalised, in windows; beside each window that normalising changed, the same stretch as it came;
+        and what the text hides, decoded."""
+        normal = normalise(passage.text)
+        language = language_of(normal.text)
+        calibration = self.manifest.calibration[passage.direction][language]
         context = self._context(passage)
-        rows: dict[Ids, None] = {}
-        unread: list[Unread] = []
-        for reading in found:
-            encoding = self._tokens(reading)
-            gap = self._lay_windows(encoding.ids, context, rows)
-            if reading is found[0]:
-                unread += self._unread(passage, reading, encoding, gap)
-        coverage = Coverage(1, len(passage.text), len(rows), sum(map(len, rows)), 0, tuple(unread))
-        return [_Row(number, ids, calibration) for ids in rows], coverage
+        encoding = self._tokens(normal.text)
+        laid = self._windows(len(encoding), context)
+        rows: dict[Ids, Slice] = {}
+        changed: dict[Slice, None] = {}
+        for window in laid.slices or ((0, 0),):
+            place, differs = _stretch(passage.text, normal, encoding, window)
+            rows.setdefault(self._row(encoding.ids, window, context), place)
+            if differs:
+                changed[place] = None
+        windows_of_text = len(rows)
+        for place in changed:
+            self._add(compatible(passage.text[slice(*place)]), place, context, rows)
+        for hidden in hidden_texts(passage.text, normal.text):
+            self._add(hidden, (0, len(passage.text)), context, rows)
+        unread = tuple(self._unread(passage, normal.text, encoding, laid.unread))
+        made = tuple(
+            _Row(number, ids, place, calibration)
+            for ids, place in rows.items()
+            if not self._clears(ids, passage.source, language)
+        )
+        tokens = sum(len(row.ids) for row in made)
+        coverage = Coverage(1, len(passage.text), len(made), tokens, 0, unread, len(rows) - len(made))
+        return _PassageRows(made, windows_of_text, coverage)
+
+    def _clears(self, ids: Ids, source: Source, language: Language) -> bool:
+        return self._first_stage is not None and self._first_stage.clears(ids, source, language)
+
+    def _add(self, text: str, place: Slice, context: Ids, rows: dict[Ids, Slice]) -> None:
+        """Adds the windows over another reading of the characters at `place`."""
+        ids = self._tokens(text).ids
+        for window in self._windows(len(ids), context).slices or ((0, 0),):
+            rows.setdefault(self._row(ids, window, context), place)
+
+    def _row(self, ids: Sequence[int], window: Slice, context: Ids) -> Ids:
+        return (*context, *ids[slice(*window)], *self._specials.end)
+
+    def _windows(self, tokens: int, context: Ids) -> Windows:
+        size = self.manifest.max_tokens - len(context) - len(self._specials.end)
+        return windows(tokens, size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
 
     def _tokens(self, text: str) -> Encoding:
         """A question is read once as the prompt, and again before each window of its answer."""
@@ -201,25 +275,17 @@ class Classifier:
         ids = self._tokens(question).ids[-context_tokens(self.manifest.max_tokens) :]
         return (*specials.start, *specials.sources[Source.USER], *ids, *specials.between, *source)
 
-    def _lay_windows(self, ids: Sequence[int], context: Ids, rows: dict[Ids, None]) -> Slice | None:
-        """Adds the windows over these tokens to `rows`; returns the tokens that none of them holds."""
-        size = self.manifest.max_tokens - len(context) - len(self._specials.end)
-        laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
-        for start, end in laid.slices or ((0, 0),):
-            rows[(*context, *ids[start:end], *self._specials.end)] = None
-        return laid.unread
-
     def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
         if gap is not None:
             places = encoding.offsets
-            yield Unread(passage.path, "too_long", places[gap[1]][0] - places[gap[0]][0])
+            yield Unread(passage.path, UnreadReason.TOO_LONG, places[gap[1]][0] - places[gap[0]][0])
         unknown = self._unknown_letters(text, encoding)
         if unknown >= MIN_UNKNOWN and unknown > MAX_UNKNOWN_SHARE * sum(map(str.isalpha, text)):
-            yield Unread(passage.path, "unknown_tokens", unknown)
+            yield Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, unknown)
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        into one unknown token (docs/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -259,12 +325,30 @@ def context_tokens(longest: int) -> int:
 def readings(text: str) -> tuple[str, ...]:
     """The text normalised, as it came, and what it hides. Different texts only; the normalised one first."""
     normal = normalise(text).text
-    hidden = (*decoded_runs(text), *(decoded_runs(normal) if normal != text else ()))
-    return tuple(dict.fromkeys((normal, compatible(text), *(normalise(found).text for found in hidden))))
+    return tuple(dict.fromkeys((normal, compatible(text), *hidden_texts(text, normal))))
+
+
+def hidden_texts(text: str, normal: str) -> tuple[str, ...]:
+    """What a text says in an encoding (base64, hex, ...), normalised. `normal` is the text itself, normalised."""
+    runs = (*decoded_runs(text), *(decoded_runs(normal) if normal != text else ()))
+    return tuple(dict.fromkeys(normalise(run).text for run in runs))
+
+
+def _stretch(text: str, normal: Normalised, encoding: Encoding, window: Slice) -> tuple[Slice, bool]:
+    """The characters of `text` that a window of tokens was made from, and whether normalising changed them (beyond
+    what every reading changes)."""
+    start, end = window
+    if start == end:
+        return (0, len(text)), compatible(text) != normal.text
+    first, last = encoding.offsets[start][0], encoding.offsets[end - 1][1]
+    if first >= last:
+        return (0, len(text)), True
+    place = normal.span(first, last)
+    return place, compatible(text[slice(*place)]) != normal.text[first:last]
 
 
 def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
+    """The tokenizer in this file, reading control tokens in a text as text (docs/faults.md, M)."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file

@@ -8,14 +8,24 @@ from typing import Protocol
 
 import anyio
 
-from guard_runtime.conversation import Conversation, Direction, Part, Source, Turn, source_of
+from guard_runtime.conversation import Conversation, Direction, Part, Role, Source, source_of
 from guard_runtime.errors import GuardError
-from guard_runtime.guard import Counting, ExplainingGuard, OperatingPoints, Passage
+from guard_runtime.guard import NO_PENALTIES, Counting, ExplainingGuard, OperatingPoints, Passage, Penalised
 from guard_runtime.serving.batcher import Priority
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.text.scripts import is_han
 from guard_runtime.text.windows import Windows, windows
-from guard_runtime.verdict import Coverage, Unread, Verdict, worst
+from guard_runtime.verdict import (
+    CATEGORIES,
+    Coverage,
+    Place,
+    SourceScores,
+    Unread,
+    UnreadReason,
+    Verdict,
+    corrected,
+    worst,
+)
 
 
 class DescribedModel(Protocol):
@@ -62,6 +72,10 @@ class ReadLimits:
     before: int = 0
 
 
+_NEVER_SPLIT = frozenset({Source.SYSTEM, Source.TOOL_DEFINITION})
+"""Over these no caller can split a request: the leading system prompt and the tool definitions are the tenant's own."""
+
+
 @dataclass(slots=True)
 class _Check:
     """One check under way: passages still to be scored, and the verdicts on the others."""
@@ -77,8 +91,11 @@ class PassageGuard:
     """A `Guard` that scores a conversation passage by passage.
 
     A prompt: every part of every turn alone, the parts of the last turn joined, and the last turn with up to three
-    before it. An answer: every part in the context of the question, and the parts joined. A passage that the same guard
-    has scored before, in the same direction and context, comes from the cache.
+    before it; of what is joined, only short texts and the ends of long ones, and none of the leading system prompt and
+    the tool definitions. An answer: every part in the context of the question, and the parts joined. A passage that the
+    same guard has scored before, in the same direction and context, comes from the cache.
+
+    Scores of a model with `window_penalties` are corrected for the number of windows of each source (see `corrected`).
     """
 
     def __init__(
@@ -97,6 +114,7 @@ class PassageGuard:
         self._scorer = scorer
         self._cache = cache
         self._limits = limits
+        self._penalties = model.window_penalties if isinstance(model, Penalised) else NO_PENALTIES
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when one of its passages has no verdict: an incomplete reading is no verdict."""
@@ -105,6 +123,8 @@ class PassageGuard:
         await self._score_all(check)
         parts = [part for part in conversation.judged if part.text]
         verdict = worst(self.name, check.verdicts)
+        sources = tuple(corrected(read, self._penalties.get(read.source, 0.0)) for read in verdict.sources)
+        scores = {c: max((read.scores[c] for read in sources), default=0.0) for c in CATEGORIES}
         coverage = replace(
             verdict.coverage,
             parts=len(parts),
@@ -112,7 +132,7 @@ class PassageGuard:
             cached=check.cached,
             unread=(*verdict.coverage.unread, *_left_out(parts, self._limits)),
         )
-        return Verdict(self.name, verdict.scores, verdict.spans, coverage)
+        return Verdict(self.name, scores, verdict.spans, coverage, sources)
 
     @property
     def ready(self) -> bool:
@@ -146,7 +166,7 @@ class PassageGuard:
                 continue
             check.cached += 1
             unread = tuple(replace(item, path=passage.path) for item in known.coverage.unread)
-            check.verdicts.append(replace(known, coverage=Coverage(unread=unread)))
+            check.verdicts.append(_placed(replace(known, coverage=Coverage(unread=unread)), passage))
         check.todo = unknown
 
     async def _score_all(self, check: _Check) -> None:
@@ -165,12 +185,31 @@ class PassageGuard:
             while check.todo:
                 passage = check.todo.popleft()
                 verdict = await self._scorer.check(passage, check.priority)
-                check.verdicts.append(verdict)
+                check.verdicts.append(_placed(verdict, passage))
                 self._cache.put(self._versioned_name, passage, verdict)
         except GuardError as exc:
             check.failure = exc
             if scope is not None:
                 scope.cancel()
+
+
+def _placed(verdict: Verdict, passage: Passage) -> Verdict:
+    """The verdict with its places where this passage stands: the same text may have been scored elsewhere before. A
+    model that does not say which window decided has read the passage in one piece."""
+    if verdict.sources:
+        return replace(verdict, sources=tuple(_moved(read, passage) for read in verdict.sources))
+    end = passage.start + len(passage.text)
+    places = {c: Place(passage.path, passage.start, end, verdict.scores[c]) for c in CATEGORIES}
+    return replace(verdict, sources=(SourceScores(passage.source, verdict.scores, places),))
+
+
+def _moved(read: SourceScores, passage: Passage) -> SourceScores:
+    offset = passage.start
+    places = {
+        category: replace(place, path=passage.path, start=offset + place.start, end=offset + place.end)
+        for category, place in read.places.items()
+    }
+    return replace(read, places=places)
 
 
 def _priority(conversation: Conversation) -> Priority:
@@ -181,24 +220,34 @@ def _passages(conversation: Conversation, limits: ReadLimits) -> Iterator[Passag
     """Everything that is read of a conversation."""
     direction = conversation.direction
     context = conversation.question if direction is Direction.RESPONSE else None
-    judged = conversation.turns if direction is Direction.PROMPT else conversation.turns[-1:]
-    for turn in judged:
-        for part in turn.parts:
-            text = _grown(part, limits)
-            for start, end in _sections(text, limits).slices:
-                yield Passage(direction, text[start:end], context, part.path, source_of(turn.role, part.kind))
-    turns = conversation.turns[-limits.turns :] if direction is Direction.PROMPT else ()
-    for group in (conversation.turns[-1:], turns):
-        texts = [part.text for turn in group for part in turn.parts if part.text]
+    parts = tuple(_judged(conversation))
+    for _, part, source in parts:
+        text = _grown(part, limits)
+        for start, end in _sections(text, limits).slices:
+            yield Passage(direction, text[start:end], context, part.path, source, start)
+    turns = len(conversation.turns)
+    for first_turn in (turns - 1, turns - limits.turns) if direction is Direction.PROMPT else (turns - 1,):
+        joinable = [(part.text, source) for turn, part, source in parts if turn >= first_turn]
+        texts = [text for text, source in joinable if text and source not in _NEVER_SPLIT]
+        sources = {source for text, source in joinable if text and source not in _NEVER_SPLIT}
         joined = _joined(texts, limits) if len(texts) > 1 else ""
         for start, end in _sections(joined, limits).slices:
-            yield Passage(direction, joined[start:end], context, source=_common_source(group))
+            source = next(iter(sources)) if len(sources) == 1 else Source.USER
+            yield Passage(direction, joined[start:end], context, source=source, start=start)
 
 
-def _common_source(turns: Sequence[Turn]) -> Source:
-    """Where all parts have one. Otherwise the user's, whose words are judged for everything."""
-    sources = {source_of(turn.role, part.kind) for turn in turns for part in turn.parts if part.text}
-    return sources.pop() if len(sources) == 1 else Source.USER
+def _judged(conversation: Conversation) -> Iterator[tuple[int, Part, Source]]:
+    """Every part that is judged, with the number of its turn and what its text is. A system turn after the first other
+    turn may come from anybody, so it is read as what the user says."""
+    last = len(conversation.turns) - 1
+    leading = True
+    for number, turn in enumerate(conversation.turns):
+        leading = leading and turn.role is Role.SYSTEM
+        if conversation.direction is Direction.RESPONSE and number < last:
+            continue
+        for part in turn.parts:
+            source = source_of(turn.role, part.kind)
+            yield number, part, Source.USER if source is Source.SYSTEM and not leading else source
 
 
 def _grown(part: Part, limits: ReadLimits) -> str:
@@ -218,7 +267,7 @@ def _left_out(parts: Sequence[Part], limits: ReadLimits) -> Iterator[Unread]:
     for part in parts:
         gap = _sections(part.text or "", limits).unread
         if gap is not None:
-            yield Unread(part.path, "too_long", gap[1] - gap[0])
+            yield Unread(part.path, UnreadReason.TOO_LONG, gap[1] - gap[0])
 
 
 def _joined(texts: Sequence[str], limits: ReadLimits) -> str:

@@ -51,6 +51,7 @@ class Rules:
         self.version = f"1.n{VERSION}"
         self.ready = True
         self.queued = 0
+        self.finds_spans = True
         self._threads = anyio.CapacityLimiter(LONG_AT_ONCE)
         at = ((name, {Category.PRIVACY_AND_PROPERTY: at}) for name, at in (("balanced", BALANCED), ("strict", STRICT)))
         self.operating_points: OperatingPoints = MappingProxyType(

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.guard import Model
-from guard_runtime.guards.classifier import Classifier
+from guard_runtime.guards.classifier import DEFAULT_OPTIONS as ONE_BY_ONE
+from guard_runtime.guards.classifier import Classifier, ClassifierOptions
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.options import DEFAULT_OPTIONS, ServingOptions
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
@@ -26,18 +27,17 @@ def load_classifier(
     *,
     place: Placement = ON_CPU,
     serving: ServingOptions = DEFAULT_OPTIONS,
-    unverified: bool = False,
+    options: ClassifierOptions = ONE_BY_ONE,
 ) -> PassageGuard:
-    """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`; with `unverified`, not of one that did not
-    agree with the checkpoint it was exported from.
+    """The guard in `folder`, self-tested and warm. Raises `ArtefactRefused`; with `options.unverified`, not of one that
+    did not agree with the checkpoint it was exported from.
 
     On a CPU the model gets one text at a time: batches gain nothing there, and the next text need not wait.
     """
     artefact = Artefact.load(folder)
     batch = 1 if place.on_cpu else GPU_BATCH
-    classifier, model = placed(
-        lambda where: Classifier(artefact, place=where, max_rows=batch, unverified=unverified), place
-    )
+    options = replace(options, max_rows=batch, threads=options.threads if place.on_cpu else 1)
+    classifier, model = placed(lambda where: Classifier(artefact, place=where, options=options), place)
     limits = QueueLimits(queue=serving.max_queue, batch=batch)
     batcher = Batcher(model, name=classifier.name, limits=limits, observer=serving.observer)
     return PassageGuard(classifier, batcher, VerdictCache(serving.cache_bytes, os.urandom(32)))

@@ -33,7 +33,7 @@ LIBRARIES: Mapping[Device, tuple[str, ...]] = MappingProxyType(
         Device.TENSORRT: (*CUDA_LIBRARIES, "libnvinfer.so.10", "libnvonnxparser.so.10"),
     }
 )
-"""What onnxruntime-gpu 1.31's provider libraries are linked against (GUARDS.md 2.5)."""
+"""What onnxruntime-gpu 1.31's provider libraries are linked against."""
 
 INSTALL: Mapping[Device, str] = MappingProxyType(
     {

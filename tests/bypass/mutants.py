@@ -2,20 +2,28 @@
 
 from dataclasses import dataclass
 
+from tests.support.source_edit import SourceEdit
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`old` stands once in `file` and becomes `new`; then each of `tests` fails."""
+    """`old` stands once in `function` of `file` and becomes `new` (`SourceEdit`); then each of `tests` fails."""
 
     off: str
     file: str
     old: str
     new: str
     tests: tuple[str, ...]
+    function: str = ""
+
+    @property
+    def edit(self) -> SourceEdit:
+        return SourceEdit(self.function, self.old, self.new)
 
 
-EXCHANGE, JUDGE, APP = "gateway/pipeline/exchange.py", "gateway/judging/judge.py", "gateway/api/app.py"
-GATE, STREAMING, CHANNEL = "gateway/streaming/gate.py", "gateway/streaming/response.py", "gateway/streaming/channel.py"
+PIPELINE, JUDGE, APP = "gateway/pipeline/pipeline.py", "gateway/judging/judge.py", "gateway/api/app.py"
+HOLD, CHANNEL = "gateway/streaming/hold_buffer.py", "gateway/streaming/channel.py"
+STREAMING = "gateway/streaming/response.py"
 CHAT, CHAT_STREAM, FIELDS = (
     "gateway/dialects/choices/chat.py",
     "gateway/dialects/choices/chat_stream.py",
@@ -35,9 +43,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "what was decided of the prompt is done",
-        EXCHANGE,
-        "match judgement.decision.action:\n            case Action.BLOCK:",
-        "match Action.ALLOW:\n            case Action.BLOCK:",
+        PIPELINE,
+        "        action = _remedy(prompt.judgement, prompt.conversation)\n",
+        "        action = Pass()\n",
         (
             "wire_01_route_that_is_served_is_guarded",
             "wire_02_stream_true_is_guarded_on_the_way_in",
@@ -46,19 +54,20 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "text leaves when it has been cleared",
-        GATE,
+        HOLD,
         "return all(piece.end <= piece.text.cleared for piece in held.pieces)",
         "return True",
         (
             "wire_02_stream_true_is_guarded_on_the_way_out",
             "wire_10_stream_edges_whatever_way_the_text_is_cut_the_word_stays_in",
         ),
+        function="HoldBuffer._may_leave",
     ),
     Mutant(
         "what was decided of an answer is done",
-        EXCHANGE,
-        "        if decision.action >= Action.REWRITE:\n",
-        "        if False:\n",
+        PIPELINE,
+        "        return exchange.dialect.refused(exchange.body, answer, choice.position, text), judgement\n",
+        "        return answer, judgement\n",
         ("wire_02_stream_true_or_not_every_dialect_is_guarded_on_the_way_out",),
     ),
     Mutant(
@@ -71,8 +80,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a block ends the stream",
         STREAMING,
-        "        if decision.action is Action.BLOCK:\n            return self._blocked(decision)\n",
-        "",
+        "            case Regenerate(decision) | Replace(decision):\n                return self._replaced(decision)\n",
+        "            case Regenerate(decision) | Replace(decision):\n"
+        "                if decision.action is Action.BLOCK:\n                    return self._clear(judgement, ())\n"
+        "                return self._replaced(decision)\n",
         (
             "wire_02_an_upstream_that_fails_in_the_middle_releases_nothing_unread",
             "wire_06_tool_call_arguments_are_read_while_split_over_deltas",
@@ -81,13 +92,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an answer without its end is not whole",
         STREAMING,
-        "return self._stream.finished or self._inbox.closed",
+        "return self._stream.finished or self._buffer.closed",
         "return True",
         ("wire_02_a_stream_without_its_end_is_guarded_and_ends_in_an_error",),
     ),
     Mutant(
         "every choice is judged",
-        EXCHANGE,
+        PIPELINE,
         "for choice in exchange.dialect.read_answer(answer, exchange.body):",
         "for choice in exchange.dialect.read_answer(answer, exchange.body)[1:]:",
         (
@@ -125,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "media is put into words",
-        EXCHANGE,
+        PIPELINE,
         "        conversation = await self._readers.read(conversation)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
@@ -178,9 +189,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "escapes in arguments are undone while they stream",
         CHANNEL,
-        "text, self.offsets = unescaped(text)",
+        "text, self._offsets = unescaped(text)",
         "pass",
         ("wire_06_tool_call_arguments_are_read_while_split_over_deltas",),
+        function="ChannelText.read",
     ),
     Mutant(
         "reasoning that is sent back is read",
@@ -238,8 +250,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every window is read",
         CLASSIFIER,
-        "for start, end in laid.slices or ((0, 0),):",
-        "for start, end in laid.slices[:1] or ((0, 0),):",
+        "for window in laid.slices or ((0, 0),):",
+        "for window in laid.slices[:1] or ((0, 0),):",
         (
             "wire_09_length_and_padding_hide_no_question",
             "threat_09_token_dense_text_is_read_to_its_end_or_said_to_be_unread",
@@ -248,16 +260,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a check reads the end of what was cleared again",
         CHANNEL,
-        'self.context = reach(known[-4 * overlap :] if overlap else "", overlap)',
+        "self.context = self.rules.reread(known, self.rules.overlap)",
         'self.context = ""',
         ("wire_10_stream_edges_a_word_split_over_a_release_is_found",),
+        function="ChannelText._clear_to",
     ),
     Mutant(
         "each choice's text is one of its own",
-        GATE,
+        HOLD,
         "key = (delta.channel, unreadable)",
         "key = (delta.channel[1:], unreadable)",
         ("wire_10_stream_edges_text_across_choices_is_kept_apart",),
+        function="HoldBuffer._key",
     ),
     Mutant(
         "what cannot be written is the upstream's failure",
@@ -296,7 +310,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a guard's bug is met",
-        EXCHANGE,
+        PIPELINE,
         "except ExceptionGroup as bugs:",
         "except ZeroDivisionError as bugs:",
         (
@@ -314,19 +328,19 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "each category has its own score",
         "gateway/policy/policy.py",
-        "score = verdict.scores[category]",
-        "score = max(verdict.scores.values())",
+        "score = reading.scores[category]",
+        "score = max(reading.scores.values())",
         ("wire_12_fail_path_one_category_is_not_taken_for_another",),
     ),
     Mutant(
         "nothing but the key says who asks",
         APP,
-        "        return self._gateway.tenants.find(presented(",
-        '        told = (headers.get("x-forwarded-user"), request.query_params.get("tenant"))\n'
-        "        for tenant in self._gateway.tenants:\n"
-        "            if tenant.id in told:\n"
-        "                return tenant\n"
-        "        return self._gateway.tenants.find(presented(",
+        "    return snapshot.tenants.find(presented(",
+        '    told = (headers.get("x-forwarded-user"), request.query_params.get("tenant"))\n'
+        "    for tenant in snapshot.tenants:\n"
+        "        if tenant.id in told:\n"
+        "            return tenant\n"
+        "    return snapshot.tenants.find(presented(",
         ("wire_13_headers_of_the_callers_change_nothing", "threat_05_policy_downgrade_by_body_is_refused_or_ignored"),
     ),
     Mutant(
@@ -338,8 +352,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the model is asked by its own name",
-        EXCHANGE,
-        'body = {**body, "model": exchange.route.model}',
+        "gateway/exchange.py",
+        'body = {**body, "model": self.route.model}',
         "body = {**body}",
         ("wire_13_the_model_gets_the_object_that_was_judged",),
     ),
@@ -359,38 +373,38 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "records hold no text unless the policy says so",
-        EXCHANGE,
-        "        if policy.record_text:\n",
-        "        if True:\n",
+        "gateway/pipeline/record_builder.py",
+        "if self.admitted and policy is not None and policy.record_text else None",
+        "if self.admitted else None",
         ("wire_14_leaks_no_reply_record_metric_or_log_repeats_the_content",),
     ),
     Mutant(
         "scores are told where the policy says so",
-        EXCHANGE,
+        "gateway/pipeline/replies.py",
         "if policy.expose_scores and judgement is not None:",
         "if judgement is not None:",
         ("wire_14_leaks_scores_are_no_oracle",),
     ),
     Mutant(
         "an outage is no verdict",
-        EXCHANGE,
-        "        if is_outage(judgement.decision):\n",
-        "        if False:\n",
+        PIPELINE,
+        "    if isinstance(action, Outage):\n        raise GuardUnavailable(NOT_CHECKED)\n",
+        "    if isinstance(action, Outage):\n        return Replace(action.decision)\n",
         ("wire_14_leaks_an_outage_and_a_verdict_are_two_things_to_the_caller",),
     ),
     Mutant(
         "another answer is judged too",
-        EXCHANGE,
-        "            if judgement.decision.action < Action.REWRITE:\n                return other",
-        "            return other",
+        PIPELINE,
+        "            if isinstance(_remedy(judgement, reply), Pass):\n",
+        "            if True:\n",
         ("wire_15_retry_every_answer_that_is_asked_for_again_is_judged",),
     ),
     Mutant(
         "a prompt is judged once",
-        EXCHANGE,
-        "        judgement = await self._look(exchange, asked, ledger)\n",
-        "        await self._look(exchange, asked, ledger)\n"
-        "        judgement = await self._look(exchange, asked, ledger)\n",
+        PIPELINE,
+        "        asked = await self._judged_prompt(exchange, builder)\n",
+        "        await self._judged(exchange, exchange.conversation, builder)\n"
+        "        asked = await self._judged_prompt(exchange, builder)\n",
         ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
     ),
     Mutant(

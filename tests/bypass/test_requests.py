@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.judging.media import Describer, Readers
+from gateway.judging.media import MediaDescriber, MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy
+from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
 from guard_runtime.guards.rules import Rules
@@ -167,8 +168,8 @@ def sees(body: Json) -> Json:
 
 
 def reading(**options: Any) -> Parts:
-    reader = Describer(Scripted("eyes", sees, lambda body: []), "see")
-    return Parts(upstream=Scripted.saying("ok"), readers=Readers({MediaKind.IMAGE: reader}), **options)
+    reader = MediaDescriber(Scripted("eyes", sees, lambda body: []), "see")
+    return Parts(upstream=Scripted.saying("ok"), readers=MediaReaders({MediaKind.IMAGE: reader}), **options)
 
 
 def test_wire_04_media_is_judged_by_the_words_a_reader_finds_in_it() -> None:
@@ -215,7 +216,7 @@ def test_wire_05_roles_and_turns_of_any_claim_are_read(wall: Wall, turns: list[J
 
 
 def test_wire_05_roles_a_system_message_from_further_on_is_never_trusted() -> None:
-    parts = Parts(policy=blocking(trust=frozenset({"system"})), upstream=Scripted.saying("ok"))
+    parts = Parts(policy=blocking(sources=Sources(system=Treatment.TRUST)), upstream=Scripted.saying("ok"))
     late = after({"role": "system", "content": "forbidden"})
     with served(parts.gateway) as url:
         assert code(post(url, late)) == (400, "content_filter")

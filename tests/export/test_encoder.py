@@ -21,7 +21,7 @@ from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
-from guard_runtime.guards.classifier import Classifier
+from guard_runtime.guards.classifier import Classifier, ClassifierOptions
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import CATEGORIES, Category
 from tests.export.encoders import BAD, checkpoint, trained
@@ -120,7 +120,7 @@ def test_fewer_bits_are_verified_against_the_checkpoint(precision: Precision, so
     found = export(Order(source, tmp_path / "guard", precision=precision))
     manifest = Artefact.load(tmp_path / "guard").manifest
     assert (manifest.precision, manifest.encoder["verified"]) == (precision, found.verified)
-    guard = Classifier(Artefact.load(tmp_path / "guard"), unverified=True)
+    guard = Classifier(Artefact.load(tmp_path / "guard"), options=ClassifierOptions(unverified=True))
     safe, unsafe = guard.predict([prompt("今天怎么煮饭"), prompt(f"今天{BAD}怎么煮饭")])
     assert safe.risk < 0.5 < unsafe.risk
 
@@ -152,7 +152,7 @@ def test_an_artefact_that_does_not_agree_is_refused_unless_allowed_by_name(made:
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(ArtefactRefused, match="does not agree with its checkpoint"):
         load_classifier(folder)
-    assert load_classifier(folder, unverified=True).name == "looks-for-one-character"
+    assert load_classifier(folder, options=ClassifierOptions(unverified=True)).name == "looks-for-one-character"
 
 
 def test_an_artefact_that_disagrees_is_written_as_unverified(

@@ -128,6 +128,14 @@ C = "config.yaml"
         ("", {"tenants": "tenants: {shop: {policy: base, key_variable: SHOP_KEY, models: demo}}"},
          [f"{C}:5:64 tenants.shop.models: must be a list of models, not 'demo' -- "
            f"write [name, ...], or \"*\" for all"]),
+        ("", {"tenants": "tenants: {shop: {key_variable: SHOP_KEY}}"},
+         [f"{C}:5:17 tenants.shop: has no policy -- "
+          "write preset: balanced, or policy: and the name of a policy file"]),
+        ("", {"tenants": "tenants: {shop: {policy: base, preset: strict, key_variable: SHOP_KEY}}"},
+         [f"{C}:5:40 tenants.shop.preset: stands beside policy -- keep one of the two"]),
+        ("", {"tenants": "tenants: {shop: {preset: balance, key_variable: SHOP_KEY}}"},
+         [f"{C}:5:26 tenants.shop.preset: 'balance' is not one of permissive, balanced, strict -- "
+          "did you mean 'balanced'?"]),
         ("", {"tenants": "tenants: {shop: {policy: base}}"},
          [f"{C}:5:17 tenants.shop: has no key: nobody could use it -- run: libragate keys new shop"]),
         ("", {"tenants": "tenants: {my shop: {policy: base, key_variable: SHOP_KEY}}"},
@@ -272,3 +280,13 @@ def test_a_config_that_is_not_there_is_a_mistake_not_a_trace(tmp_path: Path, mon
     assert caught.value.mistakes[0] == (
         "config.yaml:1:1: cannot be read (No such file or directory) -- is it there, and may you read it?"
     )
+
+
+def test_a_tenant_may_name_a_preset_and_then_needs_no_policy_file(load) -> None:
+    for path in Path("policies").iterdir():
+        path.unlink()
+    Path("policies").rmdir()
+    config = load(tenants="tenants: {shop: {preset: strict, key_variable: SHOP_KEY}}")
+    (tenant,) = config.tenants
+    assert tenant.policy.name == "strict"
+    assert set(config.policies) == {"strict"}

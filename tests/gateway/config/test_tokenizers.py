@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, ids: list[int]) -> str:
     gateway = gateway_of(load_config(folder / "config.yaml", {}), Judge([]), "0")
-    conversation = Completions(gateway.decoders).read_request({"model": "demo", "prompt": ids})
+    conversation = Completions(gateway.runtime.decoders).read_request({"model": "demo", "prompt": ids})
     return conversation.turns[-1].text
 
 

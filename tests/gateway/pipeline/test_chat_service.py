@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from gateway.errors import UpstreamError
-from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Rewrite, Trusted
+from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Rewrite
+from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.errors import GuardFailed
 from guard_runtime.guards.rules import Rules
@@ -346,8 +347,8 @@ def test_what_a_policy_trusts_is_not_read_and_the_receipt_says_so() -> None:
         {"role": "system", "content": "You moderate forbidden things."},
         {"role": "user", "content": "hello"},
     ]
-    trusting = blocking(trust=frozenset(Trusted))
-    parts = Parts(policy=trusting, other_policy=blocking(trust=frozenset({Trusted.TOOLS})))
+    trusting = blocking(sources=Sources(system=Treatment.TRUST, tools=Treatment.TRUST))
+    parts = Parts(policy=trusting, other_policy=blocking(sources=Sources(tools=Treatment.TRUST)))
     with served(parts.gateway) as url:
         answer = client(url).chat.completions.with_raw_response.create(model="m", messages=asked, tools=[tool])  # type: ignore[list-item]
         headers = {"authorization": f"Bearer {KEY}"}

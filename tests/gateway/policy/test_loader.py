@@ -8,6 +8,7 @@ import pytest
 from gateway.policy.loader import load_policies
 from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Policy, Rewrite, Rule, StreamMode
 from gateway.policy.schema import RulesFile, policy_schema
+from gateway.policy.sources import BALANCED, History, Sources, Treatment, Trusted
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import CATEGORIES, Category
 
@@ -46,7 +47,11 @@ P = "policies/shop.yaml"
          [f"{P}:2:1 on_gaurd_failure: is not a key that is known here -- did you mean 'on_guard_failure'?"]),
         ("colour: red\n",
          [f"{P}:2:1 colour: is not a key that is known here -- known are extends, on_block, refusal, regenerate, "
-          "record_text, expose_scores, annotations, trust, on_guard_failure, on_unreadable, rules, stream"]),
+          "record_text, expose_scores, annotations, trust, sources, on_guard_failure, on_unreadable, rules, stream"]),
+        ("sources: {sistem: all}\n",
+         [f"{P}:2:11 sources.sistem: is not a key that is known here -- did you mean 'system'?"]),
+        ("sources: {results: atacks}\n",
+         [f"{P}:2:20 sources.results: 'atacks' is not one of all, attacks, grave, trust -- did you mean 'attacks'?"]),
         ("rules: {privcy_and_property: {}}\n",
          [f"{P}:2:9 rules.privcy_and_property: is not a key that is known here -- "
            f"did you mean 'privacy_and_property'?"]),
@@ -65,10 +70,10 @@ P = "policies/shop.yaml"
           "a score goes from 0 to 1: did you mean 0.8?"]),
         ("rules:\n  prompt_attack: {prompt: [{at: .nan, do: block}]}\n",
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: nan is not a threshold -- "
-          "write a score from 0 to 1, or strict or balanced"]),
+          "write a score from 0 to 1, or strict or balanced or permissive"]),
         ("rules:\n  prompt_attack: {prompt: [{at: -0.1, do: block}]}\n",
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: -0.1 is not a threshold -- "
-          "write a score from 0 to 1, or strict or balanced"]),
+          "write a score from 0 to 1, or strict or balanced or permissive"]),
         ("rules:\n  prompt_attack: {prompt: [{at: true, do: block}]}\n",
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: true is not a threshold -- write a score from 0 to 1"]),
         ("rules:\n  prompt_attack: {prompt: [{at: '0.5', do: block}]}\n",
@@ -77,7 +82,7 @@ P = "policies/shop.yaml"
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: 'balance' is not a threshold -- did you mean 'balanced'?"]),
         ("rules:\n  prompt_attack: {prompt: [{at: , do: block}]}\n",
          [f"{P}:3:33 rules.prompt_attack.prompt[0].at: has no value -- "
-           f"write a score from 0 to 1, or strict or balanced"]),
+           f"write a score from 0 to 1, or strict or balanced or permissive"]),
         ("rules:\n  prompt_attack: {prompt: {at: 0.5, do: block}}\n",
          [f"{P}:3:27 rules.prompt_attack.prompt: must be a list, not a mapping -- change it"]),
         ("rules: [a]\n", [f"{P}:2:8 rules: must be a mapping, not a list -- change it"]),
@@ -188,7 +193,8 @@ def test_a_root_must_say_its_refusal_in_both_languages(write) -> None:
     [
         ({"shop": "extends: bose\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'bose' -- "
           "did you mean 'base'?"]),
-        ({"shop": "extends: q\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'q' -- there are base, shop"]),
+        ({"shop": "extends: q\n"}, ["policies/shop.yaml:1:10 extends: there is no policy 'q' -- "
+          "there are base, shop, balanced, permissive, strict"]),
         ({"shop": "extends: [base]\n"}, ["policies/shop.yaml:1:10 extends: must be text, not a list -- change it"]),
         ({"shop": "extends: ''\n"}, ["policies/shop.yaml:1:10 extends: has no value -- "
           "give it one, or remove the key"]),
@@ -248,7 +254,7 @@ def test_the_hash_is_of_what_a_policy_does_not_of_how_it_is_written(write) -> No
     found = write(base=BASE, same=same, child="extends: base\n", other="extends: base\nexpose_scores: true\n")
     hashes = {name: policy.hash for name, policy in found.policies.items()}
     assert hashes["base"] == hashes["same"] == hashes["child"] != hashes["other"]
-    assert hashes["base"] == "c6ebb273aaae"
+    assert hashes["base"] == "33ee7bc870df"
 
 
 def test_every_single_value_of_a_policy_moves_its_hash(write) -> None:
@@ -267,6 +273,11 @@ def test_every_single_value_of_a_policy_moves_its_hash(write) -> None:
         "l": "rules: {prompt_attack: {response: [{at: 0.8, do: rewrite}]}}",
         "n": "trust: [tools]",
         "o": "trust: [system, tools]",
+        "p": "sources: {system: all}",
+        "q": "sources: {tools: attacks}",
+        "r": "sources: {results: grave}",
+        "s": "sources: {history: always}",
+        "t": "sources: {blocked_turn: drop}",
         "m": "rules: {prompt_attack: {response: [{at: 0.8, do: rewrite, rewrite: mask}]}}",
     }
     found = write(base=BASE, **{name: f"extends: base\n{text}\n" for name, text in changes.items()})
@@ -297,7 +308,10 @@ def test_the_schema_accepts_and_refuses_as_the_loader_does() -> None:
     schema = policy_schema()
     rule = schema["definitions"]["RuleFile"]["properties"]
     assert rule["do"]["enum"] == ["block", "rewrite", "log", "allow"]
-    assert rule["at"]["anyOf"] == [{"type": "number", "minimum": 0, "maximum": 1}, {"enum": ["strict", "balanced"]}]
+    assert rule["at"]["anyOf"] == [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"enum": ["strict", "balanced", "permissive"]},
+    ]
     assert all(part["additionalProperties"] is False for part in schema["definitions"].values())
 
 
@@ -320,3 +334,31 @@ def _is_kind(policy: Policy) -> None:
     """A refusal names no score, category or rule."""
     for text in policy.refusal.values():
         assert not any(word in text.lower() for word in ("score", "threshold", "得分", "阈值", "policy", *CATEGORIES))
+
+
+def test_presets_ship_are_sound_and_can_be_extended(write) -> None:
+    found = write(base=BASE, shop="extends: strict\nrefusal: {zh: 不行, en: No}\n")
+    assert lines(found) == []
+    assert set(found.policies) == {"base", "shop"}
+    assert set(found.presets) == {"permissive", "balanced", "strict"}
+    assert found.policies["shop"].sources == found.presets["strict"].sources == EVERYTHING
+    assert found.presets["balanced"].sources == BALANCED
+    assert found.presets["permissive"].sources.trusted == frozenset(Trusted)
+    for policy in found.presets.values():
+        _is_kind(policy)
+
+
+def test_the_name_of_a_preset_is_taken(write) -> None:
+    assert lines(write(base=BASE, balanced=BASE)) == [
+        "policies/balanced.yaml:1:1: balanced is the name of a preset -- give the policy another name"
+    ]
+
+
+def test_the_old_key_trust_means_what_sources_say_now(write) -> None:
+    found = write(base=BASE, old="extends: base\ntrust: [system]\n", new="extends: base\nsources: {system: trust}\n")
+    assert found.policies["old"].sources == found.policies["new"].sources
+    assert found.policies["old"].sources.trusted == {Trusted.SYSTEM}
+    assert found.policies["base"].sources == BALANCED
+
+
+EVERYTHING = Sources(system=Treatment.ALL, tools=Treatment.ALL, results=Treatment.ALL, history=History.ALWAYS)

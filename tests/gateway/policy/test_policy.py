@@ -1,15 +1,17 @@
 """decide(): every branch by table, and what must hold for any score."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.policy import Action, Decision, DirectionPolicy, Reason, Rewrite, Rule, decide, worst_of
-from guard_runtime.conversation import Direction
+from gateway.policy.policy import Action, Decision, DirectionPolicy, Reason, Rewrite, Rule, decide, point, worst_of
+from gateway.policy.sources import Sources, Treatment
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import InvalidVerdict
-from guard_runtime.verdict import CATEGORIES, Category, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Place, SourceScores, Verdict
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
 HATE = Category.HATE_SPEECH_AND_ABUSE
@@ -83,3 +85,71 @@ def test_a_verdict_with_a_score_that_is_no_probability_cannot_be_made(score: flo
 def test_a_verdict_without_every_category_cannot_be_made(missing: Category) -> None:
     with pytest.raises(InvalidVerdict, match=missing):
         Verdict("g", {category: 0.0 for category in CATEGORIES if category is not missing})
+
+
+ATTACK = Category.PROMPT_ATTACK
+NAMED = DirectionPolicy(
+    {CRIME: (Rule("balanced", Action.BLOCK),), ATTACK: (Rule("balanced", Action.BLOCK),)},
+)
+POINTS = {
+    "balanced": {Direction.PROMPT: {CRIME: 0.5, ATTACK: 0.5}},
+    "permissive": {Direction.PROMPT: {CRIME: 0.9, ATTACK: 0.9}},
+}
+
+
+def heard(source: Source, **scores: float) -> Verdict:
+    plain = verdict(**scores)
+    places = {category: Place(("messages", 0), 10, 20, plain.scores[category], 1.5) for category in CATEGORIES}
+    return replace(plain, sources=(SourceScores(source, plain.scores, places, 3),))
+
+
+@pytest.mark.parametrize(
+    ("treatment", "attack", "crime", "worse_crime"),
+    [
+        (Treatment.ALL, True, True, True),
+        (Treatment.ATTACKS, True, False, True),
+        (Treatment.GRAVE, False, False, True),
+        (Treatment.TRUST, False, False, False),
+    ],
+)
+@pytest.mark.parametrize("source", [Source.SYSTEM, Source.TOOL_DEFINITION, Source.TOOL_RESULT, Source.DOCUMENT])
+def test_what_a_source_is_judged_for_is_what_its_treatment_says(
+    source: Source, treatment: Treatment, attack: bool, crime: bool, worse_crime: bool
+) -> None:
+    sources = Sources(system=treatment, tools=treatment, results=treatment)
+    for scores, fires in (
+        ({"prompt_attack": 0.6}, attack),
+        ({"illegal_activities_and_crime": 0.6}, crime),
+        ({"illegal_activities_and_crime": 0.95}, worse_crime),
+    ):
+        fired = decide(NAMED, heard(source, **scores), POINTS, Direction.PROMPT, sources)
+        assert bool(fired) is fires, scores
+
+
+@pytest.mark.parametrize("source", [Source.USER, Source.ASSISTANT, Source.TOOL_CALL])
+def test_what_people_and_the_model_say_is_judged_for_everything_whatever_the_policy_says(source: Source) -> None:
+    nothing = Sources(system=Treatment.TRUST, tools=Treatment.TRUST, results=Treatment.TRUST)
+    assert decide(NAMED, heard(source, prompt_attack=0.6), POINTS, Direction.PROMPT, nothing)
+
+
+def test_an_answer_is_judged_for_everything_and_so_is_a_verdict_that_names_no_source() -> None:
+    nothing = Sources(results=Treatment.TRUST)
+    assert decide(NAMED, heard(Source.TOOL_RESULT, prompt_attack=0.6), {}, Direction.RESPONSE, nothing)
+    assert decide(NAMED, verdict(prompt_attack=0.6), POINTS, Direction.PROMPT, nothing)
+
+
+def test_a_decision_names_the_source_and_the_window_that_decided() -> None:
+    (decision,) = decide(NAMED, heard(Source.USER, prompt_attack=0.6), POINTS, Direction.PROMPT)
+    assert decision.source is Source.USER
+    assert decision.window == Place(("messages", 0), 10, 20, 0.6, 1.5)
+
+
+def test_a_score_that_a_rule_writes_as_a_number_is_the_threshold_for_every_source() -> None:
+    rules = DirectionPolicy({CRIME: (Rule(0.6, Action.BLOCK),)})
+    assert decide(rules, heard(Source.SYSTEM, illegal_activities_and_crime=0.6), POINTS, Direction.PROMPT)
+
+
+def test_a_guard_without_a_permissive_point_has_it_halfway_from_balanced_to_1() -> None:
+    points = {"balanced": {Direction.PROMPT: {CRIME: 0.6}}}
+    assert point(points, "permissive", Direction.PROMPT, CRIME) == pytest.approx(0.8)
+    assert point({}, "permissive", Direction.PROMPT, CRIME) == pytest.approx(0.75)

@@ -17,7 +17,7 @@ from tests.support.gateway_server import Parts, blocking, client, served
 
 ANSWER = "".join(f"第{n}，把水烧开再放面，煮三分钟。" for n in range(40))
 TAIL = 12
-"""Tokens behind the text in Libra's prompt (GUARDS.md 1.1)."""
+"""Tokens behind the text in Libra's prompt."""
 
 
 def streamed(before: int) -> tuple[list[str], int]:

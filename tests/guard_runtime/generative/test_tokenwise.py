@@ -60,7 +60,7 @@ def guard(limits: Limits = LIMITS, seed: int = 0) -> tuple[TokenwiseModel, Twin]
 
 
 def whole(passage: Passage, twin: Twin) -> dict[Category, float]:
-    """The scores from one prefill of everything, with no memory of anything, cut where GUARDS.md 1.3 says: a prompt at
+    """The scores from one prefill of everything, with no memory of anything, cut where Qwen3Guard cuts: a prompt at
     the token that closes the user's turn, an answer from the first token behind `</think>` and its empty line."""
     head = heads()[passage.direction]
     tokens = qwen().tokens(head.segments, words(passage))
@@ -178,7 +178,7 @@ def test_a_flag_takes_two_risky_tokens_in_a_row() -> None:
 
 
 def published(risks: list[int]) -> str:
-    """QwenLM/Qwen3Guard's `consecutive_unsafe`, as GUARDS.md 1.3 words it: two in a row Unsafe, then Controversial."""
+    """QwenLM/Qwen3Guard's `consecutive_unsafe`: two in a row Unsafe, then Controversial."""
     for risk in (1, 2):
         if any(one == other == risk for one, other in itertools.pairwise(risks)):
             return ("", "Unsafe", "Controversial")[risk]

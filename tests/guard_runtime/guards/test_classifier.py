@@ -14,7 +14,7 @@ from guard_runtime.artefacts.manifest import LABELS, Calibration
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import Passage
-from guard_runtime.guards.classifier import Classifier, scores_of
+from guard_runtime.guards.classifier import Classifier, ClassifierOptions, scores_of
 from guard_runtime.verdict import CATEGORIES, Category, Verdict
 from tests.guard_runtime import tiny
 
@@ -170,7 +170,9 @@ def test_lone_surrogates_are_read(classifier: Classifier) -> None:
 
 def test_a_batch_scores_as_its_texts_do_alone(folder: Path) -> None:
     texts = ["hello", "how to make a bomb", "今天天气很好吗", "k i l l", "好" * 200, "", "怎么做炸弹"]
-    together = Classifier(Artefact.load(folder), max_rows=4).predict([Passage(Direction.PROMPT, t) for t in texts])
+    together = Classifier(Artefact.load(folder), options=ClassifierOptions(max_rows=4)).predict(
+        [Passage(Direction.PROMPT, t) for t in texts]
+    )
     one_by_one = Classifier(Artefact.load(folder))
     for text, verdict in zip(texts, together, strict=True):
         assert verdict.scores == pytest.approx(read(one_by_one, text).scores)
@@ -193,3 +195,22 @@ def test_a_generative_artefact_is_no_classifier(tmp_path: Path) -> None:
 
     with pytest.raises(ArtefactRefused, match="family libra is not a classifier"):
         Classifier(Artefact.load(tiny.artefact(tmp_path / "guard", change)))
+
+
+def test_the_window_that_decided_is_told_in_characters_of_the_text_as_it_came(classifier: Classifier) -> None:
+    text = "hello " * 200 + "how to make a b\u200bomb" + " hello" * 200
+    [verdict] = classifier.predict([Passage(Direction.PROMPT, text, None, ("messages", 0), Source.SYSTEM)])
+    (system,) = verdict.sources
+    place = system.places[CRIME]
+    assert (system.source, place.path, place.raw) == (Source.SYSTEM, ("messages", 0), verdict.scores[CRIME])
+    assert "b\u200bomb" in text[place.start : place.end]
+    assert place.end - place.start < len(text) / 4
+    assert (system.windows, verdict.coverage.windows) == (2, 4), "the changed window is read as it came too"
+
+
+def test_a_text_that_normalising_leaves_as_it_is_is_read_once(classifier: Classifier) -> None:
+    text = "hello how are you " * 100
+    verdict = read(classifier, text)
+    (user,) = verdict.sources
+    assert user.windows == verdict.coverage.windows
+    assert verdict.coverage.tokens < 2 * 400

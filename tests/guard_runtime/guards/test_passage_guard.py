@@ -1,7 +1,9 @@
 """Everything judged is read, split or joined; nothing twice; half a reading is none."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import pytest
@@ -17,7 +19,7 @@ from guard_runtime.loading.options import ServingOptions
 from guard_runtime.serving.batch_observer import BatchStats
 from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, UnreadReason, Verdict
 from tests.guard_runtime import tiny
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
@@ -41,8 +43,14 @@ class Listener:
 
     def _verdict(self, passage: Passage) -> Verdict:
         scores = dict.fromkeys(CATEGORIES, 0.0) | {CRIME: 0.9 if "BAD" in passage.text else 0.1}
-        unread = (Unread(passage.path, "unknown_tokens", 3),) if "???" in passage.text else ()
+        unread = (Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, 3),) if "???" in passage.text else ()
         return Verdict(self.name, scores, (), Coverage(1, len(passage.text), 1, 5, 0, unread))
+
+
+class Penalised(Listener):
+    """Takes half the logarithm of the number of windows off a user's scores."""
+
+    window_penalties: Mapping[Source, float] = MappingProxyType({Source.USER: 0.5})
 
 
 def said(role: Role, *texts: str | None) -> Turn:
@@ -73,16 +81,65 @@ def test_role_and_kind_say_what_a_text_is(role: Role, kind: Kind, source: Source
 
 
 def test_texts_of_several_sources_joined_are_read_as_the_users() -> None:
-    turns = (said(Role.SYSTEM, "one"), said(Role.TOOL, "two", "three"))
+    turns = (said(Role.USER, "one"), said(Role.TOOL, "two", "three"))
     _, read = check(Conversation(turns))
     joined = {passage.text: passage.source for passage in read if passage.path == ()}
     assert joined == {"two\nthree": Source.TOOL_RESULT, "one\ntwo\nthree": Source.USER}
 
 
+def test_the_leading_system_prompt_is_read_alone_and_a_later_one_as_what_the_user_says() -> None:
+    turns = (said(Role.SYSTEM, "rules"), said(Role.USER, "one"), said(Role.SYSTEM, "more rules"))
+    _, read = check(Conversation(turns))
+    assert {passage.text: passage.source for passage in read} == {
+        "rules": Source.SYSTEM,
+        "one": Source.USER,
+        "more rules": Source.USER,
+        "one\nmore rules": Source.USER,
+    }
+
+
+def test_scores_are_told_by_source_with_the_part_and_the_characters_they_come_from() -> None:
+    long = "a" * 5_000 + "BAD" + "b" * 3_000
+    [verdict], _ = check(Conversation((said(Role.SYSTEM, "rules"), said(Role.USER, long))))
+    by_source = {read.source: read for read in verdict.sources}
+    assert {source: read.scores[CRIME] for source, read in by_source.items()} == {Source.SYSTEM: 0.1, Source.USER: 0.9}
+    system, user = (by_source[source].places[CRIME] for source in (Source.SYSTEM, Source.USER))
+    assert (system.path, system.start, system.end) == (("system", 0), 0, 5)
+    assert user.path == ("user", 0)
+    assert "BAD" in long[user.start : user.end]
+    assert verdict.scores[CRIME] == 0.9
+
+
+def test_a_place_that_the_cache_remembers_is_told_where_the_text_stands_now() -> None:
+    again = Conversation((Turn(Role.USER, (Part(("elsewhere",), "BAD"),)),))
+    (_, verdict), read = check(asked("BAD"), again)
+    assert len(read) == 1
+    assert verdict.sources[0].places[CRIME].path == ("elsewhere",)
+
+
+def test_many_windows_of_one_source_lower_its_scores_by_the_models_penalty() -> None:
+    model = Penalised()
+    [alone], _ = check(asked("BAD"), model=model)
+    [many], _ = check(asked("BAD", *(f"part {n}" for n in range(9))), model=model)
+    windows = many.sources[0].windows
+    assert windows > 10
+    odds = 0.9 / 0.1 * windows**-0.5
+    assert alone.scores[CRIME] == 0.9
+    assert many.scores[CRIME] == pytest.approx(odds / (1 + odds))
+    place = many.sources[0].places[CRIME]
+    assert (place.raw, place.correction) == (0.9, pytest.approx(0.5 * math.log(windows)))
+
+
+def test_the_windows_of_one_source_do_not_lower_the_scores_of_another() -> None:
+    turns = (said(Role.SYSTEM, *(f"rule {n}" for n in range(20))), said(Role.USER, "BAD"))
+    [verdict], _ = check(Conversation(turns), model=Penalised())
+    assert verdict.scores[CRIME] == 0.9
+
+
 def check(
-    *conversations: Conversation, limits: ReadLimits | None = None, cache: int = 1 << 20
+    *conversations: Conversation, limits: ReadLimits | None = None, model: Listener | None = None
 ) -> tuple[list[Verdict], list[Passage]]:
-    model = Listener()
+    model = model or Listener()
 
     async def scenario() -> list[Verdict]:
         batcher = Batcher(model, name="listener", limits=QueueLimits(batch=4))
@@ -113,7 +170,7 @@ def test_every_part_of_every_turn_is_read_alone_and_the_end_joined() -> None:
     )
     _, read = check(Conversation(turns))
     alone = {"rules", "one", "two", "three", "four"}
-    assert texts(read) == alone | {"three\nfour", "rules\none\ntwo\nthree\nfour"}
+    assert texts(read) == alone | {"three\nfour", "one\ntwo\nthree\nfour"}
     assert all(passage.direction is Direction.PROMPT and passage.context is None for passage in read)
 
 

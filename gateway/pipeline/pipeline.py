@@ -1,0 +1,293 @@
+"""The one path of a request: judge the prompt, ask the model, judge the answer, record."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from starlette.responses import Response
+
+from gateway.bugs import bug_place
+from gateway.clock import now
+from gateway.dialects.annotated import annotated
+from gateway.dialects.dialect import Choice, Json
+from gateway.errors import GatewayError, GuardUnavailable
+from gateway.exchange import Exchange
+from gateway.judging.azure_results import content_filter_results
+from gateway.judging.history import PassedTurns, offending_parts, without
+from gateway.judging.judge import Judge, Judgement
+from gateway.judging.media import MediaReaders
+from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
+from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
+from gateway.judging.trust import split_trusted
+from gateway.pipeline.record_builder import RecordBuilder
+from gateway.pipeline.replies import (
+    answer_reply,
+    blocked_reply,
+    error_reply,
+    headers_of,
+    json_reply,
+    outcome_of,
+    refusal_reply,
+)
+from gateway.policy.policy import OWN_TEXT, Action, OnBlock
+from gateway.policy.sources import BlockedTurn, History
+from gateway.records.record import Outcome, Record, Seen, Sink
+from gateway.streaming.outcome import StreamOutcome
+from gateway.streaming.response import GuardedStream
+from guard_runtime.conversation import Conversation, Direction, Part
+
+log = logging.getLogger(__name__)
+
+MOST_DROPPED = 16
+"""How often a prompt is judged again without an earlier turn that blocks it."""
+DROPPED = {"zh": "[此前的内容已移除]", "en": "[earlier content removed]"}
+NOT_CHECKED = "The safety check could not be completed, so the request was rejected."
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What was judged of a request, and the body that it stands in. `dropped`: how often something was taken out of an
+    earlier turn."""
+
+    conversation: Conversation
+    judgement: Judgement
+    body: Json
+    dropped: int = 0
+
+
+class Pipeline:
+    """Serves exchanges. Every one ends in exactly one reply and one record."""
+
+    def __init__(self, judge: Judge, sinks: Sequence[Sink], readers: MediaReaders) -> None:
+        self._judge = judge
+        self._sinks = tuple(sinks)
+        self._readers = readers
+        self._passed = PassedTurns()
+        self._hinted: set[str] = set()
+
+    async def serve(self, exchange: Exchange, builder: RecordBuilder) -> Response:
+        """The reply. Raises `GatewayError` for a failure on the way, which `fail` answers and records."""
+        builder.admit(exchange.tenant, self._judge.version)
+        builder.model, builder.stream = str(exchange.body["model"]), exchange.dialect.streams(exchange.body)
+        builder.prompt(exchange.conversation)
+        builder.replies = []
+        asked = await self._judged_prompt(exchange, builder)
+        judgement = asked.judgement
+        body = self._prompt_body(exchange, asked)
+        if body is None:
+            self._hint(exchange, judgement)
+            return self._refused(exchange, judgement, builder)
+        self._passed.add(asked.conversation, self._scope(exchange))
+        outgoing = exchange.upstream_request(body, judgement)
+        if exchange.dialect.streams(body):
+            reply = self._streamed(outgoing, judgement, builder)
+        else:
+            answer = await self._ask(outgoing, outgoing.body, builder)
+            reply = await self._answered(exchange, outgoing, answer, judgement, builder)
+        if asked.dropped:
+            reply.headers["x-libragate-dropped"] = str(asked.dropped)
+        return reply
+
+    async def _judged_prompt(self, exchange: Exchange, builder: RecordBuilder) -> _Prompt:
+        """The prompt as the policy has it judged: without what it trusts, without earlier turns that were let through
+        before, and without earlier turns that would block it, where the policy says that they are not to."""
+        sources = exchange.policy.sources
+        conversation, trusted = split_trusted(exchange.conversation, sources.trusted)
+        builder.saw(Direction.PROMPT, trusted, Seen.TRUSTED)
+        if sources.history is History.ONCE:
+            conversation, passed = self._passed.split(conversation, self._scope(exchange))
+            builder.saw(Direction.PROMPT, passed, Seen.JUDGED_BEFORE)
+        conversation = await self._readers.read(conversation)
+        prompt = _Prompt(conversation, await self._judged(exchange, conversation, builder), exchange.body)
+        for _ in range(0 if sources.blocked_turn is BlockedTurn.BLOCK else MOST_DROPPED):
+            smaller = _without_offending(prompt, exchange)
+            if smaller is None:
+                break
+            conversation, parts, body = smaller
+            builder.saw(Direction.PROMPT, parts, Seen.DROPPED if body is not prompt.body else Seen.IGNORED)
+            builder.judgements.pop()
+            judgement = await self._judged(exchange, conversation, builder, seen=())
+            prompt = _Prompt(conversation, judgement, body, prompt.dropped + (body is not prompt.body))
+        return prompt
+
+    def _scope(self, exchange: Exchange) -> str:
+        """Who is asking, under which policy and guards: what was let through there says nothing elsewhere."""
+        return f"{exchange.tenant.id}\n{exchange.policy.hash}\n{self._judge.version}"
+
+    def _hint(self, exchange: Exchange, judgement: Judgement) -> None:
+        """Says once a tenant that its own system prompt or tools are what is stopped, and where that is set."""
+        decision = judgement.decision
+        if decision.source in OWN_TEXT and exchange.tenant.id not in self._hinted:
+            self._hinted.add(exchange.tenant.id)
+            log.warning("tenant %s: %s (case %s)", exchange.tenant.id, decision.detail, exchange.id)
+
+    async def _judged(
+        self, exchange: Exchange, conversation: Conversation, builder: RecordBuilder, seen: Sequence[Part] | None = None
+    ) -> Judgement:
+        """`seen` is what of it is new to the record; all of it by default. Raises `GuardUnavailable` for a bug in a
+        guard."""
+        builder.saw(conversation.direction, conversation.judged if seen is None else seen)
+        try:
+            judgement = await self._judge.judge(exchange.policy, conversation)
+        except ExceptionGroup as bugs:
+            log.error("a guard failed: %s", bug_place(bugs))
+            raise GuardUnavailable(NOT_CHECKED) from None
+        builder.judged(judgement)
+        return judgement
+
+    def _prompt_body(self, exchange: Exchange, prompt: _Prompt) -> Json | None:
+        """The body that may go upstream, masked where the policy says so; None where the prompt is refused."""
+        action = _remedy(prompt.judgement, prompt.conversation)
+        match action:
+            case Pass():
+                return prompt.body
+            case Mask(spans):
+                return with_masks(prompt.body, spans, prompt.conversation.judged, exchange.language)
+            case Replace() | Regenerate():  # a caller cannot be asked to write the prompt again
+                return None
+            case _:
+                assert_never(action)
+
+    def _refused(self, exchange: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
+        """The prompt does not go upstream: a 400, or a 200 that says so where the policy wants that and it can."""
+        blocked = judgement.decision.action is Action.BLOCK
+        as_error = (blocked and exchange.policy.on_block is OnBlock.ERROR) or not exchange.dialect.speaks
+        write = blocked_reply if as_error else refusal_reply
+        reply = write(exchange, self._judge.version, judgement)
+        self.write(builder.build(Outcome.BLOCKED if blocked else Outcome.REWRITTEN, reply.status_code))
+        return reply
+
+    def _streamed(self, outgoing: Exchange, judgement: Judgement, builder: RecordBuilder) -> Response:
+        guard = self._judge.version
+        masked = judgement.decision.action is Action.REWRITE
+
+        def finish(ended: StreamOutcome) -> None:
+            builder.streamed(ended)
+            status = ended.error.status if ended.error is not None and not ended.started else 200
+            outcome = Outcome.REWRITTEN if masked and ended.outcome is Outcome.ALLOWED else ended.outcome
+            self.write(builder.build(outcome, status, ended.error.code if ended.error is not None else None))
+
+        return GuardedStream(
+            outgoing,
+            self._judge,
+            headers=headers_of(outgoing.id, outgoing.policy, guard, judgement),
+            on_finish=finish,
+            on_error=lambda error: error_reply(outgoing, guard, judgement, error),
+        )
+
+    async def _ask(self, exchange: Exchange, body: Json, builder: RecordBuilder) -> Json:
+        started = now()
+        try:
+            answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+        finally:
+            builder.spend("upstream", now() - started)
+        builder.used(answer)
+        return answer
+
+    async def _answered(
+        self, exchange: Exchange, outgoing: Exchange, answer: Json, on_prompt: Judgement, builder: RecordBuilder
+    ) -> Response:
+        """The answer, every choice of it judged."""
+        judgements: dict[int, Judgement] = {}
+        for choice in exchange.dialect.read_answer(answer, exchange.body):
+            answer, judgements[choice.position] = await self._choice(exchange, outgoing, answer, choice, builder)
+        if outgoing.prompt_results is not None:
+            of_choices = {i: content_filter_results(one, Direction.RESPONSE) for i, one in judgements.items()}
+            answer = annotated(answer, outgoing.prompt_results, of_choices)
+        worst = max(judgements.values(), key=lambda judgement: judgement.decision.severity)
+        reply = answer_reply(exchange, self._judge.version, worst, answer)
+        outcome = _OUTCOMES[max(worst.decision.action, on_prompt.decision.action)]
+        self.write(builder.build(outcome, reply.status_code))
+        return reply
+
+    async def _choice(
+        self, exchange: Exchange, outgoing: Exchange, answer: Json, choice: Choice, builder: RecordBuilder
+    ) -> tuple[Json, Judgement]:
+        """The answer with one choice judged, and treated as the policy says."""
+        reply = await self._readers.read(exchange.conversation.reply(*choice.parts))
+        if exchange.policy.record_text:
+            builder.replied(["\n".join(part.text for part in choice.parts if part.text)])
+        judgement = await self._judged(exchange, reply, builder)
+        action = _remedy(judgement, reply)
+        match action:
+            case Pass():
+                return answer, judgement
+            case Mask(spans):
+                masked = with_masks(answer, spans, reply.judged, exchange.language)
+                if masked is not None:
+                    return masked, judgement
+            case Regenerate():
+                other = await self._regenerated(exchange, outgoing, builder)
+                if other is not None:
+                    return exchange.dialect.with_choice(answer, choice.position, other), judgement
+            case Replace():
+                pass
+            case _:
+                assert_never(action)
+        text = refusal(exchange.policy, judgement.decision, exchange.language, id=exchange.id)
+        return exchange.dialect.refused(exchange.body, answer, choice.position, text), judgement
+
+    async def _regenerated(self, exchange: Exchange, outgoing: Exchange, builder: RecordBuilder) -> Json | None:
+        """Another answer that its own judgement lets through, within the policy's number of tries; None without one."""
+        policy = exchange.policy
+        instruction = policy.regenerate_instruction.get(exchange.language, "")
+        body = exchange.dialect.instructed(outgoing.body, instruction)
+        for _ in range(policy.max_regenerations):
+            other = await self._ask(outgoing, body, builder)
+            first = exchange.dialect.read_answer(other, exchange.body)[0]
+            reply = await self._readers.read(exchange.conversation.reply(*first.parts))
+            judgement = await self._judged(exchange, reply, builder)
+            if isinstance(_remedy(judgement, reply), Pass):
+                return other
+        return None
+
+    def fail(self, builder: RecordBuilder, error: GatewayError, body: Json) -> Response:
+        """The reply and the record of a request that ended in an error; `body` is the error in its dialect's shape."""
+        headers = {"x-request-id": builder.id}
+        if builder.admitted and builder.tenant is not None:
+            headers = headers_of(builder.id, builder.tenant.policy, self._judge.version, None)
+        reply = json_reply(body, error.status, {**headers, **error.headers})
+        self.write(builder.build(outcome_of(error), error.status, error.code))
+        return reply
+
+    def write(self, record: Record) -> None:
+        """To every sink. A bug in one costs neither the reply nor the other sinks' records."""
+        for sink in self._sinks:
+            try:
+                sink.write(record)
+            except Exception as bug:  # noqa: BLE001 - the reply is decided; what a sink raises must not change it
+                log.error("the record of %s was not written by %s: %s", record.id, type(sink).__name__, bug_place(bug))
+
+
+def _without_offending(prompt: _Prompt, exchange: Exchange) -> tuple[Conversation, tuple[Part, ...], Json] | None:
+    """The prompt without the parts of earlier turns that block it, those parts, and the body, where the policy drops
+    them without their text. None where nothing of the kind blocks it, or their text cannot be replaced."""
+    parts = offending_parts(prompt.judgement, prompt.conversation)
+    if not parts:
+        return None
+    body = prompt.body
+    if exchange.policy.sources.blocked_turn is BlockedTurn.DROP:
+        originals = {part.path: part.text or "" for part in parts}
+        note = DROPPED.get(exchange.language, DROPPED["en"])
+        try:
+            body = edited(body, dict.fromkeys(originals, note), originals)
+        except CannotMask:
+            return None
+    return without(prompt.conversation, parts), parts, body
+
+
+def _remedy(judgement: Judgement, conversation: Conversation) -> Pass | Mask | Replace | Regenerate:
+    """Raises `GuardUnavailable` for an outage."""
+    action = remedy(judgement, conversation.judged)
+    if isinstance(action, Outage):
+        raise GuardUnavailable(NOT_CHECKED)
+    return action
+
+
+_OUTCOMES = {
+    Action.ALLOW: Outcome.ALLOWED,
+    Action.LOG: Outcome.ALLOWED,
+    Action.REWRITE: Outcome.REWRITTEN,
+    Action.BLOCK: Outcome.BLOCKED,
+}
