@@ -97,7 +97,7 @@ def make(pipeline: Pipeline, folders: Folders, source: Path) -> None:
         guard = target
     notes = {"": (RECIPES / pipeline.notes).read_text(encoding="utf-8")} if pipeline.notes else {}
     plain, *further = (read_rows(folders.find(name)) for name in pipeline.dev)
-    dev = ship.Dev(plain, [row for rows in further for row in rows])
+    dev = ship.Dev.of(plain, [row for rows in further for row in rows])
     edition = ship.Edition(pipeline.name, pipeline.version, pipeline.max_tokens)
     measured = ship.ship(guard, dev, edition, folders.out, notes)
     print(f"{folders.out}: shipped, int8 agrees with float32 on {measured.agreement:.2%} of dev verdicts")

@@ -39,6 +39,7 @@ AGREEMENT = 0.95
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent.parent / "recipes" / "golden.jsonl"
 ANCHORS = Path(__file__).parent.parent / "recipes" / "anchors.jsonl"
+SPOKEN = (Source.USER, Source.ASSISTANT)
 BEGINNINGS_SEED = 3
 ROWS_COMPARED = 1500
 ROWS_SMOOTHED = 400
@@ -56,10 +57,18 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones."""
+    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones. What is neither
+    a user's nor an assistant's is seen by int8's rounding only: calibration knows no other sources."""
 
     plain: Sequence[Row]
     further: Sequence[Row] = ()
+    others: Sequence[Row] = ()
+
+    @classmethod
+    def of(cls, plain: Sequence[Row], further: Sequence[Row]) -> "Dev":
+        """The rows by what they are for."""
+        spoken, told = ([row for row in rows if row.kind in SPOKEN] for rows in (plain, further))
+        return cls(spoken, told, [row for row in (*plain, *further) if row.kind not in SPOKEN])
 
     @property
     def rows(self) -> list[Row]:
@@ -151,7 +160,8 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
     folder, rows = Folder(out, edition), dev.rows
     tokenizer = models.load_tokenizer(source)
     tokenizer.save(str(out / "tokenizer.json"))
-    group = examples(tokenizer, rows[:: max(1, len(rows) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
+    seen = [*rows, *dev.others]
+    group = examples(tokenizer, seen[:: max(1, len(seen) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
     with tempfile.TemporaryDirectory() as scratch:
         full = Folder(Path(scratch) / "full", edition)
         tokenizer.save(str(full.path / "tokenizer.json"))
@@ -222,7 +232,7 @@ def main() -> int:
     parser.add_argument("--notes", type=Path, help="Markdown for the card: how it was trained, what it fails at")
     given = parser.parse_args()
     try:
-        dev = Dev(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
+        dev = Dev.of(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
         notes = {"": given.notes.read_text(encoding="utf-8")} if given.notes else {}
         edition = Edition(given.name, given.version, given.max_tokens)
         measured = ship(given.model, dev, edition, given.out, notes)
