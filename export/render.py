@@ -14,7 +14,7 @@ from guard_runtime.errors import ArtefactRefused
 from guard_runtime.generative.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
 from guard_runtime.generative.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
 from guard_runtime.generative.token_heads import Heads, TokenHead
-from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
+from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix
 
 _MARKS: Mapping[str, Slot] = {QUESTION: Slot.QUESTION, ANSWER: Slot.ANSWER}
 _BORDER = re.compile("(" + "|".join(map(re.escape, _MARKS)) + ")")
@@ -95,12 +95,12 @@ def _json(path: Path) -> dict[str, Any]:
 class Renderer:
     """A family's prompts for one checkpoint."""
 
-    def __init__(self, family: Family, template: Template | None, vocabulary: Vocabulary) -> None:
+    def __init__(self, family: Family, template: Template | None, tokenizer: SafeTokenizer) -> None:
         if template is None and not family.wrapper:
             raise ArtefactRefused(f"family {family.name} needs the checkpoint's chat template")
         self._family = family
         self._template = template
-        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
 
     def probes(self) -> Probes:
         """Every question of the family, in segments, with its labels resolved to single tokens."""
@@ -127,7 +127,7 @@ class Renderer:
             slots = [place for place, segment in enumerate(segments) if segment.slot is Slot.ANSWER]
             return segments[: slots[-1] + 1]
         closing = segments[-1].text
-        ends = [closing.find(name) + len(name) for name in self._vocabulary.controls if name in closing]
+        ends = [closing.find(name) + len(name) for name in self._tokenizer.controls if name in closing]
         if segments[-1].slot is not None or not ends:
             raise ArtefactRefused("the chat template closes the user's turn with no control token")
         return (*segments[:-1], Segment(closing[: min(ends)]))
@@ -215,13 +215,13 @@ class Renderer:
             raise ArtefactRefused(f"label {word.text!r} melts into the forced prefix: it is not one token here")
         token = whole[len(prefix)]
         expected = word.expected
-        if expected is not None and self._vocabulary.text_of(token) != expected:
-            found = self._vocabulary.text_of(token)
+        if expected is not None and self._tokenizer.text_of(token) != expected:
+            found = self._tokenizer.text_of(token)
             raise ArtefactRefused(f"label {word.text!r} begins with {found!r}, not {expected!r}, in this tokenizer")
         return token
 
     def _ours(self, text: str) -> list[int]:
-        return self._vocabulary.tokens((Segment(text),), {})
+        return self._tokenizer.tokens((Segment(text),), {})
 
 
 def _filled(message: Message, words: Mapping[str, str]) -> Message:

@@ -1,12 +1,11 @@
 """The ASGI application: which routes there are, what they need, and how each error leaves."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from types import MappingProxyType
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,18 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
-from gateway.api.openapi import AZURE, document
-from gateway.api.request_body import read_body, require_few
+from gateway.api.openapi import azure_path, document
+from gateway.api.request_body import conversation_of, read_body
 from gateway.api.runtime import Gateway, Snapshot
 from gateway.bugs import bug_place
-from gateway.dialects.choices.chat import Chat
-from gateway.dialects.choices.completions import Completions
 from gateway.dialects.dialect import Dialect, Json
-from gateway.dialects.embeddings import Embeddings
-from gateway.dialects.messages.messages import Messages
 from gateway.dialects.moderations import Moderations
-from gateway.dialects.prompts import Decoder
-from gateway.dialects.responses.responses import Responses
+from gateway.dialects.openai_errors import error_body
 from gateway.errors import GatewayError, InternalError, NotFound
 from gateway.exchange import Exchange, new_id
 from gateway.judging.azure_results import HEADER
@@ -38,19 +32,11 @@ from gateway.records.receipts import Receipts
 from gateway.records.record import ExplanationSink, LogSink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant, presented
-from gateway.upstreams.boundary import refuse_forbidden
 from guard_runtime.text.language import language_of
 
 log = logging.getLogger(__name__)
 
 MODERATIONS = Moderations()
-# Azure's SDK puts the model into the path: /openai/deployments/gpt-4o/chat/completions?api-version=...
-ON_AZURE = frozenset({"chat", "completions", "embeddings"})
-
-
-def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Dialect, ...]:
-    """Every dialect that is served. `decoders` are the tokenizers of those models that take token ids."""
-    return Chat(), Completions(decoders), Responses(), Messages(), Embeddings(decoders)
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -67,15 +53,15 @@ def create_app(gateway: Gateway) -> Starlette:
         receipts,
         worker,
     )
-    served = dialects(runtime.decoders)
+    served = runtime.dialects
     routes = [
         *(HttpRoute(dialect.path, endpoints.exchange(dialect), methods=["POST"]) for dialect in served),
         *(HttpRoute(path, endpoints.page(name, serve), methods=["GET"]) for path, name, serve in endpoints.pages()),
         HttpRoute(MODERATIONS.path, endpoints.endpoint(MODERATIONS, endpoints.moderation), methods=["POST"]),
         *(
-            HttpRoute(AZURE + dialect.path.removeprefix("/v1"), endpoints.exchange(dialect), methods=["POST"])
+            HttpRoute(azure_path(dialect), endpoints.exchange(dialect), methods=["POST"])
             for dialect in served
-            if dialect.name in ON_AZURE
+            if dialect.azure
         ),
     ]
     app = Starlette(
@@ -140,7 +126,7 @@ class Endpoints:
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return json_reply(document(self._runtime.version))
+        return json_reply(document(self._runtime.version, self._runtime.dialects, MODERATIONS))
 
     async def models(self, request: Request) -> Response:
         snapshot = self._gateway.snapshot
@@ -178,7 +164,7 @@ class Endpoints:
             except GatewayError:
                 raise
             except Exception as bug:  # noqa: BLE001 - see `endpoint`
-                return self._failed(RecordBuilder(new_id(), name), bug, Chat().error)
+                return self._failed(RecordBuilder(new_id(), name), bug, error_body)
 
         return answer
 
@@ -221,11 +207,9 @@ async def _read_exchange(snapshot: Snapshot, request: Request, dialect: Dialect,
     """The request, read and allowed. Raises `GatewayError`."""
     builder.tenant = tenant = _tenant(snapshot, request)
     body = await read_body(request, snapshot.limits)
-    refuse_forbidden(body)
     if "model" in request.path_params:
         body = {**body, "model": request.path_params["model"]}
-    require_few(body, snapshot.limits.messages)
-    conversation = dialect.read_request(body)
+    conversation = conversation_of(body, dialect, snapshot.limits)
     return Exchange(
         id=builder.id,
         tenant=tenant,
@@ -252,7 +236,7 @@ def _model(name: str) -> dict[str, object]:
 async def _render(request: Request, exc: Exception) -> Response:
     if not isinstance(exc, GatewayError):
         raise exc
-    return json_reply(Chat().error(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+    return json_reply(error_body(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
 def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], Awaitable[Response]]:

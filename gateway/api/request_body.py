@@ -6,17 +6,23 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.dialects.dialect import Json
+from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.fields import require_depth
 from gateway.errors import BadRequest, DeadlineMissed, EncodedBody, TooLarge
 from gateway.strict.strict_json import DuplicateKey, NotStrict, decode
 from gateway.tenants.limits import Limits
+from gateway.upstreams.forbidden import refuse_forbidden
+from guard_runtime.conversation import Conversation
 
 
 async def read_body(request: Request, limits: Limits) -> Json:
     """The body's JSON object. Raises `BadRequest` (or its kin) for anything else, never anything else."""
     _check_framing(request)
-    data = await _received(request, limits)
+    return decoded(await _received(request, limits))
+
+
+def decoded(data: bytes) -> Json:
+    """The JSON object that a body's bytes are. Raises `BadRequest`."""
     if not data.strip():
         raise BadRequest("The request has no body. Send a JSON object.")
     if data.startswith(b"\xef\xbb\xbf"):
@@ -64,9 +70,17 @@ async def _received(request: Request, limits: Limits) -> bytes:
     return b"".join(pieces)
 
 
-def require_few(body: Mapping[str, Any], limit: int) -> None:
-    """Raises `BadRequest` when a request holds more messages than the gateway takes."""
-    for name in ("messages", "input"):
+def conversation_of(body: Json, dialect: Dialect, limits: Limits) -> Conversation:
+    """What a request asks, read by its dialect. Raises `BadRequest`."""
+    refuse_forbidden(body, dialect.fields.free_keys)
+    require_few(body, dialect.fields.counted, limits.messages)
+    return dialect.read_request(body)
+
+
+def require_few(body: Mapping[str, Any], fields: frozenset[str], limit: int) -> None:
+    """Raises `BadRequest` when a request holds more messages in one of these fields than the gateway takes. A list of
+    token ids is one text."""
+    for name in sorted(fields):
         value = body.get(name)
-        if isinstance(value, list) and len(value) > limit:
+        if isinstance(value, list) and len(value) > limit and not isinstance(value[0], int):
             raise BadRequest(f"{name} holds {len(value)} items; the limit here is {limit}.", param=name)

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.dialects.prompts import Decoder
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.registry import dialects
 from gateway.errors import ModelNotAllowed, ModelNotFound
 from gateway.exchange import Route
 from gateway.judging.judge import Judge
@@ -19,15 +20,14 @@ from guard_runtime.guard import ExplainingGuard
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Lives as long as the process; the lifespan starts and stops the guards and upstreams. `decoders` are the
-    tokenizers of models that take token ids, `explaining` the guards that say why for the audit log. `metrics` may
-    have been told of the guards' batches already."""
+    """Lives as long as the process; the lifespan starts and stops the guards and upstreams. `explaining` are
+    the guards that say why for the audit log. `metrics` may have been told of the guards' batches already."""
 
     judge: Judge
     upstreams: Mapping[str, Upstream]
     sinks: Sequence[Sink] | None = None
     readers: MediaReaders = field(default_factory=MediaReaders)
-    decoders: Mapping[str, Decoder] = field(default_factory=dict)
+    dialects: Sequence[Dialect] = field(default_factory=dialects)
     explaining: Sequence[ExplainingGuard] = ()
     version: str = "0"
     metrics: Metrics = field(default_factory=Metrics)

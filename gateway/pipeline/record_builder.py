@@ -8,7 +8,8 @@ from gateway.clock import now
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
-from gateway.records.record import Outcome, Read, Record, Seen
+from gateway.judging.prompt import Seen
+from gateway.records.record import Outcome, Read, Record
 from gateway.records.stream_stats import StreamStats
 from gateway.streaming.outcome import StreamOutcome
 from gateway.tenants.tenants import Tenant
@@ -55,6 +56,10 @@ class RecordBuilder:
         self.judgements.append((direction, judgement))
         self.spend(f"guard_{direction}", judgement.seconds)
 
+    def judge_again(self) -> None:
+        """The last judgement does not count: a smaller prompt is judged in its place."""
+        self.judgements.pop()
+
     def saw(self, direction: Direction, parts: Sequence[Part], how: Seen = Seen.SCANNED) -> None:
         """What became of these pieces; one without text was not read, whatever was meant for it."""
         for part in parts:
@@ -71,16 +76,15 @@ class RecordBuilder:
             self.judged(outcome.judgement)
         self.read.extend(outcome.read)
         self.detail = outcome.detail
-        self.used({"usage": outcome.usage})
+        self.used(outcome.usage)
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":
                 self.spend(stage, seconds)
         self.stats = outcome.stats
         self.replied([*(outcome.text or {}).values(), *(part.text for part in outcome.withheld if part.text)])
 
-    def used(self, answer: Json) -> None:
-        usage = answer.get("usage")
-        for key, value in usage.items() if isinstance(usage, Mapping) else ():
+    def used(self, usage: Json) -> None:
+        for key, value in usage.items():
             if isinstance(value, int):
                 self.tokens[key] = self.tokens.get(key, 0) + value
 

@@ -20,9 +20,9 @@ from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement, together
 from gateway.judging.masks import mask_label
-from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, remedy
+from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, stream_remedy
 from gateway.judging.rewrites import refusal
-from gateway.policy.policy import Action, Decision, Reason, StreamMode
+from gateway.policy.policy import Action, Decision, Reason
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome
 from gateway.streaming.pipes import ClientWriter, UpstreamBuffer, Wakeup
@@ -117,7 +117,7 @@ class GuardedStream(Response):
         deadline = anyio.current_time() + policy.stream.timeout
         body = exchange.body
         # Asking again gives one answer: a request for several gets the safe message in each of them.
-        tries = policy.max_regenerations if (body.get("n") or 1) == 1 else 0
+        tries = policy.max_regenerations if exchange.dialect.choices(body) == 1 else 0
         for further in reversed(range(tries + 1)):
             relay = _Relay(exchange, body, self._judge, client, self._stats)
             ending = await relay.run(tasks, deadline, may_ask_again=further > 0)
@@ -239,7 +239,7 @@ class _Relay:
         """Moves events from the buffer into the gate while there is room: the rest waits, and so does the upstream."""
         while self._buffer and not self._gate.full:
             event, size = self._buffer.take()
-            self._stats.saw(event, now - self._began)
+            self._stats.saw(self._exchange.dialect.usage(event.data or {}), now - self._began)
             try:
                 self._gate.push(event, self._stream.read(event), now, size)
             except UpstreamError as exc:
@@ -305,11 +305,7 @@ class _Relay:
             others.cancel()  # the stream cannot go on, whatever the other choices' checks say
 
     def _remedy(self, judgement: Judgement) -> Remedy:
-        """What the judgement does to the parts of this check. Text that has left cannot be masked."""
-        action = remedy(judgement, self._parts)
-        if isinstance(action, Mask) and self._settings.mode is StreamMode.ASYNC:
-            return Replace(judgement.decision)
-        return action
+        return stream_remedy(judgement, self._parts, self._settings.mode)
 
     def _apply(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check does to the stream: its ending, or None where it goes on."""
@@ -333,7 +329,7 @@ class _Relay:
                 assert_never(action)
 
     def _clear(self, judgement: Judgement, spans: Sequence[Span]) -> None:
-        self._gate.clear(spans, risk=max((verdict.risk for verdict in judgement.verdicts), default=1.0))
+        self._gate.clear(spans, risk=judgement.risk)
 
     def _replaced(self, decision: Decision) -> _Ending:
         words = self._refusal(decision)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from gateway.dialects.dialect import Channel, Event
+from gateway.dialects.dialect import Channel, Json
 from gateway.dialects.fields import added, dotted
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Decision, worst_of
-from gateway.records.record import Read, Seen
+from gateway.records.record import Read
 from gateway.records.stream_stats import StreamStats
 from gateway.streaming.gate import Gate
 from guard_runtime.conversation import Direction, Part
@@ -79,13 +80,11 @@ class StreamStatsBuilder:
         self._choices.setdefault(choice, JudgementMerger()).add(judgement)
         self.seconds["guard"] = self._all.seconds
 
-    def saw(self, event: Event, after: float) -> None:
-        """An event from the upstream, `after` seconds after it was asked. The last usage it gives is what the answer
-        cost."""
+    def saw(self, usage: Json, after: float) -> None:
+        """An event from the upstream, `after` seconds after it was asked. The last usage that events give is what the
+        answer cost."""
         self.seconds.setdefault("first_event", after)
-        usage = event.data.get("usage") if event.data else None
-        if isinstance(usage, Mapping):
-            self._usage_now = usage
+        self._usage_now = {**self._usage_now, **usage}
 
     def sent(self, characters: int, texts: Mapping[Channel, str]) -> None:
         """Text has left for the caller."""

@@ -3,10 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import orjson
+
+Json = Mapping[str, Any]
+"""A JSON object that has been read; nothing changes it in place."""
 
 _CONSTANT = re.compile(r'"([^"\\]{1,64})"\s*:\s*\[?\s*(-?Infinity|NaN)\b')
 

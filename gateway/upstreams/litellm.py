@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import BadRequest, ConfigError, UpstreamError, UpstreamTimeout
-from gateway.upstreams.boundary import provider_error, refuse_forbidden
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
 from gateway.upstreams.upstream import Timeouts
 
@@ -216,7 +216,6 @@ def _fields(path: str, body: Json) -> Json:
     """The body as arguments. Raises `BadRequest` for what is not among `FIELDS`: nothing is dropped silently."""
     if path != CHAT:
         raise BadRequest(f"This model answers {CHAT} only.", param="model")
-    refuse_forbidden(body)
     for name in body:
         if name not in FIELDS:
             raise BadRequest(f"'{name[:200]}' is not an option this model takes: leave it out.", param=name[:200])

@@ -15,8 +15,8 @@ from yarl import URL
 
 from gateway.dialects.dialect import Event, Json
 from gateway.dialects.sse import MAX_FRAME, Decoder
-from gateway.errors import UpstreamError, UpstreamTimeout
-from gateway.upstreams.boundary import outgoing, provider_error
+from gateway.errors import BadRequest, UpstreamError, UpstreamTimeout
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
 from gateway.upstreams.upstream import Timeouts
 
@@ -125,7 +125,7 @@ class OpenAICompatible:
             reply.response.close()
 
     async def _asked(self, path: str, body: Json) -> "_Reply":
-        return await self._sent(path, outgoing(body), {})
+        return await self._sent(path, encoded(body), {})
 
     async def _sent(self, path: str, payload: bytes, headers: Mapping[str, str]) -> "_Reply":
         """The reply, once its status says that an answer follows."""
@@ -155,12 +155,12 @@ class OpenAICompatible:
         response = reply.response
         try:
             async with asyncio.timeout(self._endpoint.timeouts.idle):
-                said: Json | None = await reply.object(_MAX_ERROR)
+                body: Json | None = await reply.object(_MAX_ERROR)
         except (UpstreamError, TimeoutError):
-            said = None
+            body = None
         finally:
             response.close()
-        error = provider_error(self.name, response.status, said, secret=self._endpoint.key)
+        error = provider_error(self.name, response.status, body, secret=self._endpoint.key)
         after = retry_after(response.headers)
         if after is not None:
             error.headers = {"Retry-After": str(math.ceil(after))}
@@ -251,6 +251,14 @@ class _Events:
             self._ended = not chunk
             self._ready = iter(self._decoder.flush()) if self._ended else self._decoder.decode(chunk)
         raise StopAsyncIteration
+
+
+def encoded(body: Json) -> bytes:
+    """The object that was judged, as it goes to the provider. Raises `BadRequest` for one that JSON cannot carry."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as exc:
+        raise BadRequest(f"The body cannot be passed on as JSON: {exc}.") from None
 
 
 def _form(boundary: str, fields: Mapping[str, str], type: str, sound: bytes) -> bytes:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.registry import dialects
 from gateway.judging.media import MediaDescriber, MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy
 from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.bypass.walls import (
     CHAT,
@@ -63,7 +64,7 @@ def wall() -> Iterator[Wall]:
 
 @pytest.fixture(scope="module")
 def rules() -> Iterator[Wall]:
-    yield from walled(Rules())
+    yield from walled(PersonalData())
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,26 @@ def test_wire_05_roles_a_system_message_from_further_on_is_never_trusted() -> No
     with served(parts.gateway) as url:
         assert code(post(url, late)) == (400, "content_filter")
     assert record(parts)["outcome"] == "blocked"
+
+
+def test_wire_05_roles_only_a_field_for_system_text_is_ever_trusted() -> None:
+    """`stop` is read with the system turn, and is the caller's."""
+    parts = Parts(policy=blocking(sources=Sources(system=Treatment.TRUST)), upstream=Scripted.saying("ok"))
+    with served(parts.gateway) as url:
+        assert code(post(url, asking("hello", stop="forbidden"))) == (400, "content_filter")
+
+
+NAMES = [
+    pytest.param(dialect.path, {name: value}, id=f"{dialect.name}-{name}")
+    for dialect in dialects()
+    for name in sorted(dialect.fields.identifiers)
+    for value in (["a forbidden word"], {"a forbidden word": 1}, {"name": "a forbidden word"}, "a forbidden word")
+]
+
+
+@pytest.mark.parametrize(("path", "field"), NAMES)
+def test_threat_06_unread_shapes_a_field_for_names_takes_no_text(wall: Wall, path: str, field: Json) -> None:
+    wall.stops({**DOORS[path], **field}, path, said="invalid_value")
 
 
 def calling(arguments: str) -> Json:

@@ -29,7 +29,7 @@ from gateway.policy.policy import (
 )
 from gateway.policy.sources import History, Sources, Treatment
 from gateway.tenants.limits import Limits
-from gateway.upstreams.boundary import provider_error
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardFailed, GuardOverloaded

@@ -245,6 +245,7 @@ MUTATIONS = (
         "            case Regenerate(decision) | Replace(decision):\n"
         "                if decision.action is Action.BLOCK:\n                    return self._clear(judgement, ())\n"
         "                return self._replaced(decision)\n",
+        function="_Relay._apply",
     ),
     Mutation(
         "a rewrite that is no mask stops the stream",
@@ -253,6 +254,7 @@ MUTATIONS = (
         "            case Regenerate(decision) | Replace(decision):\n"
         "                if decision.action is Action.REWRITE:\n                    return self._clear(judgement, ())\n"
         "                return self._replaced(decision)\n",
+        function="_Relay._apply",
     ),
     Mutation(
         "an astray span is no mask",
@@ -260,6 +262,7 @@ MUTATIONS = (
         "    if any(not 0 <= span.start < span.end",
         "    if False and any(not 0 <= span.start < span.end",
         (Fault.SPANS_ASTRAY,),
+        function="_valid_spans",
     ),
     Mutation(
         "an outage has its own ending",
@@ -267,6 +270,7 @@ MUTATIONS = (
         "            case Outage(decision):\n                error",
         "            case Outage(decision):\n                return self._replaced(decision)\n                error",
         (Fault.GUARD_RAISES,),
+        function="_Relay._apply",
     ),
     Mutation(
         "a bug in a guard stops the stream",
@@ -274,6 +278,7 @@ MUTATIONS = (
         "            bug = (_outage(bug_place(bugs)),)\n",
         "            bug = (Judgement(Decision(Action.ALLOW, Reason.NO_RULE, Direction.RESPONSE)),)\n",
         (Fault.GUARD_BUG,),
+        function="_Relay._check",
     ),
     Mutation(
         "the model is not asked again once something has left",
@@ -281,6 +286,7 @@ MUTATIONS = (
         "if may_ask_again and not self._sent:",
         "if may_ask_again:",
         first=188,
+        function="_Relay._apply",
     ),
     Mutation(
         "the upstream is closed when the stream is over",
@@ -288,6 +294,7 @@ MUTATIONS = (
         "        finally:\n            self._reading.cancel()\n            self._stats",
         "        finally:\n            self._stats",
         first=355,
+        function="_Relay.run",
     ),
     Mutation(
         "a caller who left ends the stream",
@@ -295,6 +302,7 @@ MUTATIONS = (
         "            self._ending = _Ending(Ended.CLIENT_LEFT)\n        scope.cancel()\n",
         "            self._ending = _Ending(Ended.CLIENT_LEFT)\n",
         (Fault.CALLER_LEAVES,),
+        function="GuardedStream._until_left",
     ),
     Mutation(
         "a stream has a deadline",
@@ -302,6 +310,7 @@ MUTATIONS = (
         "        if now >= deadline:\n",
         "        if False:\n",
         (Fault.UPSTREAM_HANGS,),
+        function="_Relay._step",
     ),
     Mutation(
         "a silent upstream has a deadline",
@@ -309,6 +318,7 @@ MUTATIONS = (
         "        if now >= self._silence_ends:\n",
         "        if False:\n",
         (Fault.UPSTREAM_HANGS,),
+        function="_Relay._step",
     ),
     Mutation(
         "an upstream that stops in the middle has failed",
@@ -316,6 +326,7 @@ MUTATIONS = (
         "        return self._stream.finished or self._buffer.closed\n",
         "        return True\n",
         (Fault.UPSTREAM_DIES,),
+        function="_Relay._complete",
     ),
     Mutation(
         "the record is written whatever happens",
@@ -323,6 +334,7 @@ MUTATIONS = (
         "        try:\n            await self._answer(client, receive)\n        finally:\n            self._on_finish",
         "        if True:\n            await self._answer(client, receive)\n            self._on_finish",
         (Fault.SERVER_STOPS,),
+        function="GuardedStream.__call__",
     ),
     Mutation(
         "a bug does not escape",
@@ -330,6 +342,7 @@ MUTATIONS = (
         "        except ExceptionGroup as bugs:\n            # Every expected",
         "        except ZeroDivisionError as bugs:\n            # Every expected",
         (Fault.UPSTREAM_BUG,),
+        function="GuardedStream._answer",
     ),
     Mutation(
         "silence is filled with comments",
@@ -337,24 +350,28 @@ MUTATIONS = (
         "            await self._client.write(KEEP_ALIVE)\n",
         "            pass\n",
         (Fault.GUARD_HANGS,),
+        function="_Relay._wait",
     ),
     Mutation(
         "an event that has left is noted",
         "response",
         "            self._stream.sent(event)\n",
         "",
+        function="_Relay._forward",
     ),
     Mutation(
         "what has left is counted",
         "response",
         "            self._stats.sent(free.characters, free.texts)\n",
         "",
+        function="_Relay._forward",
     ),
     Mutation(
         "edits are written into the event",
         "response",
         "if free.edited else",
         "if False else",
+        function="_Relay._forward",
     ),
     Mutation(
         "a caller who is gone is noticed",
@@ -363,6 +380,7 @@ MUTATIONS = (
         "        if False:\n            return",
         (Fault.CALLER_STOPS_READING,),
         first=122,
+        function="_Relay._step",
     ),
     Mutation(
         "garbage ends the stream",
@@ -370,6 +388,7 @@ MUTATIONS = (
         "                self._buffer.end(exc, discard=True)\n",
         "                pass\n",
         (Fault.UPSTREAM_GARBAGE,),
+        function="_Relay._intake",
     ),
     Mutation(
         "the inbox is bounded",
@@ -380,6 +399,7 @@ MUTATIONS = (
             Fault.FLOOD,
             Fault.GUARD_SLOW,
         ),
+        function="UpstreamBuffer.put",
     ),
     Mutation(
         "the reader is woken when there is room",
@@ -387,24 +407,28 @@ MUTATIONS = (
         "        self._room.set()\n",
         "",
         (Fault.FLOOD,),
+        function="UpstreamBuffer.take",
     ),
     Mutation(
         "the driver is woken when something has come",
         "pipes",
         "        self._size += size\n        self._wakeup.notify()\n",
         "        self._size += size\n",
+        function="UpstreamBuffer.put",
     ),
     Mutation(
         "the driver is woken when a check is over",
         "response",
         "((*judgements.values(), *bug), Direction.RESPONSE)\n        self._wakeup.notify()\n",
         "((*judgements.values(), *bug), Direction.RESPONSE)\n",
+        function="_Relay._check",
     ),
     Mutation(
         "a check that is over is recorded",
         "response",
         "        self._stats.add(judgement, choice)  # not in `_apply`: the stream may be over before that\n",
         "",
+        function="_Relay._check_choice",
     ),
     Mutation(
         "a response has started when its start was sent",
@@ -413,12 +437,14 @@ MUTATIONS = (
         "                    self.started = True\n                    await self._send(self._start) ",
         (Fault.CALLER_SLOW, Fault.UPSTREAM_BUG),
         first=133,
+        function="ClientWriter._write",
     ),
     Mutation(
         "the response is finished",
         "pipes",
         '"more_body": False}',
         '"more_body": True}',
+        function="ClientWriter.finish",
     ),
     Mutation(
         "a caller who does not read is given up",
@@ -426,5 +452,6 @@ MUTATIONS = (
         "            with anyio.fail_after(self._timeout):\n",
         "            with anyio.fail_after(None):\n",
         (Fault.CALLER_STOPS_READING,),
+        function="ClientWriter._write",
     ),
 )

@@ -1,9 +1,9 @@
 """POST /v1/chat/completions"""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.dialects.choices.chat_fields import FIELDS
 from gateway.dialects.choices.chat_stream import CHOICE_KNOWN, ChatDelta, logprobs_text
 from gateway.dialects.choices.choice_stream import ChoiceStream
 from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
@@ -19,10 +19,10 @@ from gateway.dialects.fields import (
     require_names,
     strangers,
     text,
+    usage_in,
 )
 from gateway.dialects.media import media_part, of_sound, of_url
-from gateway.dialects.openai_errors import blocked_body, error_body
-from gateway.dialects.options import Options
+from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Media, MediaKind, Part, Path, Role, Turn
@@ -36,7 +36,7 @@ ROLES: Mapping[str, Role] = {
     "function": Role.TOOL,
 }
 
-# Read as parts: what a model can see beside the messages.
+# What a model can see beside the messages.
 DEFINITIONS: Mapping[str, Kind] = {
     "tools": Kind.TOOL_DEFINITION,
     "functions": Kind.TOOL_DEFINITION,
@@ -46,45 +46,6 @@ DEFINITIONS: Mapping[str, Kind] = {
     "stop": Kind.TEXT,
     "web_search_options": Kind.TEXT,
 }
-
-OPTIONS = Options(
-    read=frozenset({"model", "messages", "prediction", *DEFINITIONS}),
-    # Strings that are no content: names and ids that no model reads, each held to an identifier's shape.
-    names=frozenset(
-        {
-            "user",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "service_tier",
-            "reasoning_effort",
-            "reasoning",
-            "thinking",
-            "verbosity",
-            "modalities",
-            "audio",
-            "stream_options",
-            "logit_bias",
-        }
-    ),
-    numbers={
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "presence_penalty": (-2, 2),
-        "frequency_penalty": (-2, 2),
-        "n": (1, 128),
-        "max_tokens": (0, math.inf),
-        "max_completion_tokens": (0, math.inf),
-        "top_logprobs": (0, 20),
-        "seed": (-math.inf, math.inf),
-    },
-    whole=frozenset({"n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed"}),
-    flags=frozenset({"stream", "logprobs", "parallel_tool_calls", "store"}),
-    objects=frozenset(
-        {"stream_options", "response_format", "logit_bias", "prediction", "audio", "web_search_options", "thinking"}
-    ),
-    lists=frozenset({"tools", "functions", "modalities"}),
-)
 
 # A message's strings: those of MESSAGE_TEXT are content, those of MESSAGE_NAMES are names, the rest has its own reader.
 MESSAGE_TEXT: Mapping[str, Kind] = {
@@ -106,19 +67,29 @@ TEXT_PARTS: Mapping[str, Kind] = {"text": Kind.TEXT, "refusal": Kind.REFUSAL}
 class Chat:
     name = "chat"
     path = "/v1/chat/completions"
+    summary = "Chat completions"
+    fields = FIELDS
+    error_schema = ERROR
+    azure = True
     speaks = True
     annotates = True
 
     def read_request(self, body: Json) -> Conversation:
-        OPTIONS.check(body)
+        FIELDS.check(body)
         if not body.get("messages"):
             raise BadRequest("messages must be a list with at least one message", param="messages")
         options = tuple(_definitions(body))
         turns = [_turn(message, path) for message, path in items(body["messages"], ("messages",))]
         return Conversation((Turn(Role.SYSTEM, options), *turns) if options else tuple(turns))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
+
+    def choices(self, body: Json) -> int:
+        return int(body.get("n") or 1)
+
+    def usage(self, data: Json) -> Json:
+        return usage_in(data)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
@@ -153,13 +124,13 @@ class Chat:
         return ChoiceStream(
             ChatDelta(structured=_structured(body)),
             {"id": "chatcmpl-", "object": "chat.completion.chunk", "created": 0, "model": body["model"]},
-            expected=int(body.get("n") or 1),
+            expected=self.choices(body),
             usage=(body.get("stream_options") or {}).get("include_usage") is True,
         )
 
 
 def _refused_choice(body: Json, refusal: Refusal, *, finish: str) -> Json:
-    """A safe message stands in the answer's place; a block, and what a structured-output caller gets, is a refusal."""
+    """A safe message replaces the content. A block is a refusal, and so is either where the caller parses JSON."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal.text}
     if refusal.decision.action is Action.REWRITE and not _structured(body):
         message = {"role": "assistant", "content": refusal.text, "refusal": None}
@@ -225,7 +196,7 @@ def _message_parts(message: Json, path: Path) -> Iterator[Part]:
     yield from joined(message.get("annotations"), (*path, "annotations"), Kind.TEXT)
     yield from joined(message.get("reasoning_details"), (*path, "reasoning_details"), Kind.REASONING)
     if message.get("audio") is not None:
-        # A spoken answer: its transcript is text; the sound itself nobody here can hear.
+        # A spoken answer: its transcript is text; the sound itself cannot be read by a guard.
         audio = mapping(message["audio"], (*path, "audio"))
         yield from text(audio.get("transcript"), (*path, "audio", "transcript"))
         yield Part((*path, "audio"), None, Kind.MEDIA)
@@ -242,27 +213,27 @@ def _content(content: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 
 def _piece(piece: Json, path: Path, kind: Kind) -> Iterator[Part]:
-    found = piece.get("type")
-    if not isinstance(found, str) or found not in (TEXT_PARTS.keys() | MEDIA_PARTS):
+    part_type = piece.get("type")
+    if not isinstance(part_type, str) or part_type not in (TEXT_PARTS.keys() | MEDIA_PARTS):
         name = dotted((*path, "type"))
         known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
-        raise BadRequest(f"{name} is not a part type known here ({known}), so no guard could read it", param=name)
+        raise BadRequest(f"{name} must be one of {known}: other parts cannot be checked.", param=name)
     require_names(piece, PIECE_NAMES, path)
-    refuse_unknown(piece, PIECE_NAMES | {found}, path)
-    if found in TEXT_PARTS:
-        if not isinstance(piece.get(found), str):
-            name = dotted((*path, found))
+    refuse_unknown(piece, PIECE_NAMES | {part_type}, path)
+    if part_type in TEXT_PARTS:
+        if not isinstance(piece.get(part_type), str):
+            name = dotted((*path, part_type))
             raise BadRequest(f"{name} must be a string", param=name)
-        yield from text(piece[found], (*path, found), Kind.REFUSAL if found == "refusal" else kind)
+        yield from text(piece[part_type], (*path, part_type), Kind.REFUSAL if part_type == "refusal" else kind)
     else:
-        holder = mapping(piece.get(found), (*path, found))
-        yield from text(holder.get("filename"), (*path, found, "filename"), Kind.NAME)
-        yield from media_part((*path, found), _media(found, holder), name=holder.get("filename"))
+        holder = mapping(piece.get(part_type), (*path, part_type))
+        yield from text(holder.get("filename"), (*path, part_type, "filename"), Kind.NAME)
+        yield from media_part((*path, part_type), _media(part_type, holder), name=holder.get("filename"))
 
 
-def _media(found: str, holder: Json) -> Media | None:
-    """What is sent along, where nothing stands beside it: a stored file could be another."""
-    match found:
+def _media(part_type: str, holder: Json) -> Media | None:
+    """The media in the part itself, unless another field is beside it: that could name another file."""
+    match part_type:
         case "image_url" if holder.keys() <= {"url", "detail"} and only_names(holder.get("detail")):
             return of_url(MediaKind.IMAGE, holder.get("url"))
         case "input_audio" if holder.keys() <= {"data", "format"}:

@@ -1,12 +1,12 @@
-"""One choice of a streamed chat completion: what its delta says, and how it is said anew."""
+"""One choice of a streamed chat completion: reads its delta, and writes it again with other text."""
 
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.choices.choice_stream import joined_texts, objects, texts
-from gateway.dialects.choices.choices import CHOICE_NAMES, is_index
-from gateway.dialects.choices.logprobs import spelled
+from gateway.dialects.choices.choices import CHOICE_NAMES
 from gateway.dialects.dialect import Channel, Delta, Json, Refusal
-from gateway.dialects.fields import carries_text, strings, unread
+from gateway.dialects.fields import carries_text, is_index, strings, unread
+from gateway.dialects.logprobs import spelled
 from gateway.errors import UpstreamError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Kind
@@ -27,7 +27,7 @@ CALL_TEXT: Mapping[str, Kind] = {"name": Kind.NAME, "arguments": Kind.TOOL_CALL,
 
 
 class ChatDelta:
-    """`structured`: the caller parses the content, so what is said in the model's place is a refusal."""
+    """`structured`: the caller asked for JSON and parses the content, so a safe message is sent as a refusal."""
 
     def __init__(self, *, structured: bool) -> None:
         self._structured = structured
@@ -52,7 +52,7 @@ class ChatDelta:
             yield Delta((index, "choice", key), None)
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json:
-        """What cannot be edited in place goes; so do logprobs, which spell the text out token by token."""
+        """Removes what cannot be edited in place, and logprobs, which repeat the text token by token."""
         delta = dict(choice.get("delta") or {})
         delta |= {field: texts[index, field] for field in DELTA_TEXT if (index, field) in texts}
         delta = {key: value for key, value in delta.items() if key not in DELTA_JOINED or (index, key) not in texts}
@@ -68,16 +68,16 @@ class ChatDelta:
         gone = {"logprobs"} | ({"stop_reason"} if (index, "stop_reason") in texts else set())
         return {**choice, "delta": delta, **{key: None for key in gone if key in choice}}
 
-    def said(self, refusal: Refusal, *, begun: bool) -> Json:
+    def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
         field = "content" if refusal.decision.action is Action.REWRITE and not self._structured else "refusal"
         return {"delta": {field: refusal.text} if begun else {"role": "assistant", field: refusal.text}}
 
-    def ended(self) -> Json:
+    def closing_fields(self) -> Json:
         return {"delta": {}}
 
 
 def logprobs_text(logprobs: object) -> str:
-    """What the logprobs of one choice say, over what the choice says itself."""
+    """All text in the logprobs of one choice."""
     if not isinstance(logprobs, Mapping):
         return "\n".join(strings(logprobs))
     rest = {key: value for key, value in logprobs.items() if key not in ("content", "refusal")}
@@ -112,7 +112,7 @@ def _call(call: object, channel: Channel) -> Iterator[Delta]:
 
 
 def _audio(audio: object, index: int) -> Iterator[Delta]:
-    """A spoken answer: its transcript is text; the sound itself nobody here can hear."""
+    """A spoken answer: its transcript is text; the sound itself cannot be read by a guard."""
     if audio is None:
         return
     if not isinstance(audio, Mapping):

@@ -1,11 +1,19 @@
-"""A stream of choices, as chat and the older completions send it, and every lawful way it can end."""
+"""A stream of choices, as chat and completions send it: reads its chunks, and ends it in every way the API allows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, MAX_INDEX, NO_USAGE, is_index
+from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, NO_USAGE
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
+from gateway.dialects.fields import (
+    MAX_INDEX,
+    is_index,
+    only_names,
+    provider_failed,
+    require_event_name,
+    strings,
+    unread,
+)
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from guard_runtime.conversation import Kind
@@ -20,16 +28,16 @@ class ChoiceFormat(Protocol):
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json: ...
 
-    def said(self, refusal: Refusal, *, begun: bool) -> Json:
-        """The fields of a choice that says the refusal. `begun`: the caller has seen something of this choice."""
+    def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
+        """The fields of a choice with the refusal. `begun`: the caller has received something of this choice."""
 
-    def ended(self) -> Json:
-        """The fields of a choice that says nothing more."""
+    def closing_fields(self) -> Json:
+        """The fields of a choice without further text."""
 
 
 class ChoiceStream:
-    """`expected` choices are open until their finish reason has left for the caller. `stamp` is what every chunk bears
-    until the upstream has given its own."""
+    """`expected` choices are open until their finish reason has left for the caller. `stamp` holds the fields of every
+    chunk (id, model) until the upstream has sent its own."""
 
     def __init__(self, format: ChoiceFormat, stamp: Json, *, expected: int, usage: bool) -> None:
         self._format = format
@@ -98,21 +106,21 @@ class ChoiceStream:
         return self.replace(refusal)
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
-        """Every open choice closed, index 0 first. A caller who has seen nothing of a choice also gets the sentence."""
+        """Closes every open choice, index 0 first. Choices the caller has received nothing of also get the refusal."""
         if refusal.code != "content_filter":  # an outage, not a verdict: SDKs would take a finish reason for one
             return self.fail(GuardUnavailable(refusal.text))
         events: list[Event] = []
         for index in sorted(self._open):
             if index not in self._begun:
-                events.append(self._chunk(index, self._format.said(refusal, begun=False)))
-            events.append(self._chunk(index, self._format.ended(), "content_filter"))
+                events.append(self._chunk(index, self._format.refusal_fields(refusal, begun=False)))
+            events.append(self._chunk(index, self._format.closing_fields(), "content_filter"))
         return [*events, *self._closing()]
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
         events: list[Event] = []
         for index in sorted(self._open):
-            said = self._format.said(refusal, begun=index in self._begun)
-            events += [self._chunk(index, said), self._chunk(index, self._format.ended(), "stop")]
+            fields = self._format.refusal_fields(refusal, begun=index in self._begun)
+            events += [self._chunk(index, fields), self._chunk(index, self._format.closing_fields(), "stop")]
         return [*events, *self._closing()]
 
     def fail(self, error: GatewayError) -> Sequence[Event]:
@@ -152,6 +160,6 @@ def texts(holder: Json, fields: Mapping[str, Kind], channel: Channel) -> Iterato
 def joined_texts(holder: Json, fields: Mapping[str, Kind], channel: Channel) -> Iterator[Delta]:
     """A delta for each of these fields, with all the strings in it, a line each."""
     for field, kind in fields.items():
-        said = "\n".join(filter(None, strings(holder.get(field))))
-        if said:
-            yield Delta((*channel, field), said + "\n", kind)
+        lines = "\n".join(filter(None, strings(holder.get(field))))
+        if lines:
+            yield Delta((*channel, field), lines + "\n", kind)

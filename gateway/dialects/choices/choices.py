@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Choice, Json
-from gateway.dialects.fields import added, dotted, items, joined, only_names, strangers
+from gateway.dialects.fields import added, dotted, is_index, items, joined, only_names, strangers
 from gateway.errors import BadRequest, UpstreamError
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -31,12 +31,6 @@ CHOICE_NAMES = frozenset(
     {"index", "finish_reason", "native_finish_reason", "content_filter_results", "content_filter_offsets"}
 )
 NO_USAGE: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-MAX_INDEX = 2048
-"""OpenAI takes 128 choices of one prompt, and several prompts in one request for completions."""
-
-
-def is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INDEX
 
 
 def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) -> tuple[Choice, ...]:
@@ -46,10 +40,10 @@ def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) ->
         raise UpstreamError("The model's provider sent an answer without choices.")
     try:
         beside = tuple(_beside(answer))
-        found = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
+        parts_of = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
     except BadRequest as exc:
         raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
-    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(found))
+    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(parts_of))
 
 
 def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Part]]) -> Iterator[Part]:

@@ -1,39 +1,45 @@
 """POST /v1/completions, the older API that continues a text."""
 
-import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from gateway.dialects.choices.choice_stream import ChoiceStream, joined_texts, texts
 from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
 from gateway.dialects.dialect import Channel, Choice, Delta, Json, Refusal
-from gateway.dialects.fields import joined, strangers, strings, text, unread
-from gateway.dialects.openai_errors import blocked_body, error_body
-from gateway.dialects.options import Options
+from gateway.dialects.fields import joined, strangers, strings, text, unread, usage_in
+from gateway.dialects.json_schema import TEXT, TEXT_OR_NULL, TEXTS, TOKENS, Schema, one_of, some
+from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.dialects.prompts import Decoder, decoded, is_token_ids, read_prompts
+from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Number, RequestFields, Shape
 from gateway.errors import GatewayError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
-OPTIONS = Options(
-    read=frozenset({"model", "prompt", "suffix", "stop"}),
-    names=frozenset({"user", "stream_options", "logit_bias"}),
-    numbers={
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "presence_penalty": (-2, 2),
-        "frequency_penalty": (-2, 2),
-        "n": (1, 128),
-        "best_of": (1, 128),
-        "max_tokens": (0, math.inf),
-        "logprobs": (0, 20),
-        "seed": (-math.inf, math.inf),
-    },
-    whole=frozenset({"n", "best_of", "max_tokens", "logprobs", "seed"}),
-    flags=frozenset({"stream", "echo"}),
-    objects=frozenset({"stream_options", "logit_bias"}),
-)
 MAX_PROMPTS = 64
+_PROMPT: Schema = one_of(TEXT, some(one_of(TEXT, TOKENS), MAX_PROMPTS), TOKENS)
+FIELDS = RequestFields(
+    {
+        "prompt": Content(_PROMPT, free_keys=True),
+        "suffix": Content(TEXT_OR_NULL, free_keys=True),
+        "stop": Content(one_of(TEXT, TEXTS)),
+        "temperature": Number(0, 2),
+        "top_p": Number(0, 1),
+        "presence_penalty": Number(-2, 2),
+        "frequency_penalty": Number(-2, 2),
+        "n": Number(1, 128, whole=True),
+        "best_of": Number(1, 128, whole=True),
+        "max_tokens": Number(0, whole=True),
+        "logprobs": Number(0, 20, whole=True),
+        "seed": Number(whole=True),
+        "stream": Flag(),
+        "echo": Flag(),
+        "stream_options": Identifier(Shape.OBJECT),
+        "logit_bias": Identifier(Shape.OBJECT),
+        "user": Identifier(),
+        "metadata": Bookkeeping(),
+    },
+    required=("prompt",),
+)
 CHOICE_KNOWN = frozenset({"text", "logprobs", "stop_reason"})
 
 
@@ -43,6 +49,10 @@ class Completions:
 
     name = "completions"
     path = "/v1/completions"
+    summary = "Completions of a text"
+    fields = FIELDS
+    error_schema = ERROR
+    azure = True
     speaks = True
     annotates = True
 
@@ -50,15 +60,24 @@ class Completions:
         self._decoders = decoders
 
     def read_request(self, body: Json) -> Conversation:
-        OPTIONS.check(body)
+        FIELDS.check(body)
         options = tuple(_stop(body.get("stop")))
         prompts = read_prompts(body.get("prompt"), "prompt", self._decoders.get(body["model"]), MAX_PROMPTS)
         turns = [Turn(Role.USER, parts) for parts in prompts]
         turns.append(Turn(Role.USER, tuple(text(body.get("suffix"), ("suffix",)))))
         return Conversation(tuple(turn for turn in (Turn(Role.SYSTEM, options), *turns) if turn.parts))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
+
+    def choices(self, body: Json) -> int:
+        """`n` for each of the prompts."""
+        prompt = body["prompt"]
+        prompts = len(prompt) if isinstance(prompt, list) and not is_token_ids(prompt) else 1
+        return int(body.get("n") or 1) * prompts
+
+    def usage(self, data: Json) -> Json:
+        return usage_in(data)
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
@@ -78,7 +97,7 @@ class Completions:
         return with_refused(answer, position, {"text": refusal.text, "logprobs": None, "finish_reason": finish})
 
     def instructed(self, body: Json, instruction: str) -> Json:
-        """The instruction stands in front of the text to be continued; of several prompts the first is asked again."""
+        """Puts the instruction before the text to be continued; of several prompts only the first is sent again."""
         prompt = body["prompt"]
         first = prompt[0] if isinstance(prompt, list) and not is_token_ids(prompt) else prompt
         if isinstance(first, list):
@@ -95,12 +114,10 @@ class Completions:
         return body.get("stream") is True
 
     def stream(self, body: Json) -> ChoiceStream:
-        prompt = body["prompt"]
-        prompts = len(prompt) if isinstance(prompt, list) and not is_token_ids(prompt) else 1
         return ChoiceStream(
             TextChoice(),
             {"id": "cmpl-", "object": "text_completion", "created": 0, "model": body["model"]},
-            expected=int(body.get("n") or 1) * prompts,
+            expected=self.choices(body),
             usage=(body.get("stream_options") or {}).get("include_usage") is True,
         )
 
@@ -118,16 +135,16 @@ class TextChoice:
             yield Delta((index, "choice", key), None)
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json:
-        """Logprobs spell the text out token by token, so they go."""
+        """Logprobs repeat the text token by token, so they are removed."""
         edits: dict[str, str | None] = {"text": texts[index, "text"]} if (index, "text") in texts else {}
         if (index, "stop_reason") in texts:
             edits["stop_reason"] = None
         return {**choice, **edits, **({"logprobs": None} if "logprobs" in choice else {})}
 
-    def said(self, refusal: Refusal, *, begun: bool) -> Json:
+    def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
         return {"text": refusal.text, "logprobs": None}
 
-    def ended(self) -> Json:
+    def closing_fields(self) -> Json:
         return {"text": "", "logprobs": None}
 
 
@@ -147,7 +164,7 @@ def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
 
 
 def _logprobs_text(logprobs: object) -> str:
-    """What {tokens, token_logprobs, top_logprobs, text_offset} say: the tokens chosen, then all others."""
+    """All text in {tokens, token_logprobs, top_logprobs, text_offset}: the chosen tokens, then all others."""
     if not isinstance(logprobs, Mapping):
         return "\n".join(strings(logprobs))
     tokens = logprobs.get("tokens")

@@ -1,7 +1,7 @@
-"""The blocks an Anthropic message is made of: which of their strings are content.
+"""The blocks of an Anthropic message: which of their strings are content.
 
-What nobody knows is a part of kind TEXT without text: a request with one is refused, an answer is held to
-`on_unreadable`. After https://docs.anthropic.com/en/api/messages, as the anthropic package 2.12 has it.
+An unknown block or field becomes a part of kind TEXT without text: a request with one is refused, and in an answer the
+policy's `on_unreadable` applies. After https://docs.anthropic.com/en/api/messages and the anthropic package 2.12.
 """
 
 import re
@@ -45,7 +45,7 @@ def _signature(value: object, path: Path) -> Iterator[Part]:
 
 
 def _redacted(value: object, path: Path) -> Iterator[Part]:
-    """Thinking that only the provider can decipher."""
+    """Thinking that is encrypted for the provider alone."""
     yield Part(path, None, Kind.REASONING)
 
 
@@ -82,9 +82,9 @@ def _source(value: object, path: Path) -> Iterator[Part]:
 
 
 def _result(value: object, path: Path) -> Iterator[Part]:
-    """What a tool of the provider's own found; some of it only the provider can decipher."""
-    said, sealed = _unsealed(value)
-    yield from joined(said, path, Kind.TOOL_RESULT)
+    """The result of a tool that the provider runs; some of it is encrypted for the provider alone."""
+    texts, sealed = _unsealed(value)
+    yield from joined(texts, path, Kind.TOOL_RESULT)
     if sealed:
         yield Part((*path, _SEALED_MARK), None, Kind.TOOL_RESULT)
 
@@ -94,22 +94,22 @@ def _citations(value: object, path: Path) -> Iterator[Part]:
 
 
 def _unsealed(value: Any) -> tuple[list[str], bool]:
-    """Every string in a value that is not sealed, and whether one is."""
-    said: list[str] = []
+    """Every string in a value that is not encrypted, and whether one is."""
+    texts: list[str] = []
     sealed = False
     waiting = [value]
     while waiting:
         match waiting.pop():
-            case str() as found:
-                said.append(found)
+            case str() as text_inside:
+                texts.append(text_inside)
             case Mapping() as holder:
                 shut = {key for key in _SEALED & holder.keys() if is_seal(holder[key])}
                 sealed = sealed or bool(shut)
                 for key in reversed([key for key in holder if key not in shut]):
                     waiting += (holder[key], key)
-            case list() as found:
-                waiting.extend(reversed(found))
-    return said, sealed
+            case list() as inner:
+                waiting.extend(reversed(inner))
+    return texts, sealed
 
 
 _TOOL_USE: Mapping[str, Reader] = {"name": _text(Kind.NAME), "server_name": _text(Kind.NAME), "input": _input}
@@ -160,12 +160,12 @@ def content(value: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Part]:
     """Every part of one block. Raises `BadRequest` where a known field has the wrong shape."""
-    found = block.get("type")
-    readers = BLOCKS.get(found) if isinstance(found, str) else None
+    block_type = block.get("type")
+    readers = BLOCKS.get(block_type) if isinstance(block_type, str) else None
     if readers is None:
         yield Part((*path, "type"), None)
         return
-    if found == "text":
+    if block_type == "text":
         if not isinstance(block.get("text"), str):
             name = dotted((*path, "text"))
             raise BadRequest(f"{name} must be a string", param=name)
@@ -186,6 +186,6 @@ def tool_parts(tools: object, path: Path) -> Iterator[Part]:
     """What tool definitions say; and a part without text for each tool that the provider runs itself."""
     for tool, at in items(tools, path):
         yield from joined(tool, at, Kind.TOOL_DEFINITION)
-        found = tool.get("type")
-        if found not in (None, "custom") and not str(found).startswith(OWN_TOOLS):
+        tool_type = tool.get("type")
+        if tool_type not in (None, "custom") and not str(tool_type).startswith(OWN_TOOLS):
             yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)

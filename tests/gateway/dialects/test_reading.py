@@ -88,11 +88,11 @@ def test_no_string_of_a_request_passes_unread(case: Case) -> None:
 SEALED = frozenset({"signature", "encrypted_content", "encrypted_index", "encrypted_stdout"})
 """Base64 that only the provider can open; anything else under these keys is read."""
 NO_CONTENT: dict[str, frozenset[str]] = {
-    "chat": chat.OPTIONS.names | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
-    "completions": completions.OPTIONS.names,
-    "responses": responses.OPTIONS.names | response_items.ITEM_NAMES | response_items.PIECE_NAMES | {"verbosity"},
-    "messages": messages.OPTIONS.names | message_blocks.BLOCK_NAMES | {"role", "media_type", "effort"} | SEALED,
-    "embeddings": embeddings.OPTIONS.names,
+    "chat": chat.FIELDS.identifiers | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
+    "completions": completions.FIELDS.identifiers,
+    "responses": responses.FIELDS.identifiers | response_items.ITEM_NAMES | response_items.PIECE_NAMES | {"verbosity"},
+    "messages": messages.FIELDS.identifiers | message_blocks.BLOCK_NAMES | {"role", "media_type", "effort"} | SEALED,
+    "embeddings": embeddings.FIELDS.identifiers,
 }
 """The keys whose strings are no content, by the dialects' own lists. Each is held to an identifier's shape."""
 NO_CONTENT_IN_ANSWERS: dict[str, frozenset[str]] = {

@@ -66,7 +66,7 @@ async def test_where_an_answer_grows_too_long_reading_starts_at_a_place_that_sta
     answered = Conversation((Turn(Role.USER, (Part((), "问"),)),))
 
     class Listener(Batcher):
-        async def check(self, passage: Passage, urgency: object = None) -> object:  # type: ignore[override]
+        async def check(self, passage: Passage, priority: object = None) -> object:  # type: ignore[override]
             seen.append(passage.text)
             return model.predict([replace(passage, text="水")])[0]
 

@@ -65,4 +65,4 @@ def test_it_takes_no_more_memory_than_it_says() -> None:
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(cache) < 1_500
-    assert used < cache.bytes + sys.getsizeof(CATEGORIES) + 65_536
+    assert used < cache.size + sys.getsizeof(CATEGORIES) + 65_536
