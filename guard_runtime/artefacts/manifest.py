@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,9 @@ from guard_runtime.verdict import CATEGORIES, Category
 
 FORMAT = 1
 LABELS: tuple[str, ...] = ("unsafe", *CATEGORIES)
+HIGHEST = 5
+"""Of a source's bias or penalty."""
+
 MIN_GOLDEN = 16
 MAX_TOLERANCE = 0.2
 MIN_TOKENS, MAX_TOKENS = 32, 8_192
@@ -24,7 +27,7 @@ KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty", "first_stage"})
+OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty", "source_bias", "first_stage"})
 FRAME = 2
 """The version of the frame in which a token of its own stands before each text and says what it is. Artefacts without a
 `frame` have none."""
@@ -80,7 +83,13 @@ class Manifest:
     encoder: Mapping[str, Any] | None = None
     frame: Mapping[Source, str] | None = None
     window_penalties: Mapping[Source, float] = field(default_factory=dict)
+    source_biases: Mapping[Source, float] = field(default_factory=dict)
     first_stage: Mapping[str, Any] | None = None
+
+    def calibration_of(self, direction: Direction, source: Source, language: Language) -> Calibration:
+        """Of a text in this language, moved by what its source asks for."""
+        plain = self.calibration[direction][language]
+        return replace(plain, bias=plain.bias + self.source_biases.get(source, 0.0))
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -119,10 +128,6 @@ def _is_thresholds(value: object) -> bool:
     return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
 
 
-def _is_penalty(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 5
-
-
 def _is_share(value: object) -> bool:
     return _is_number(value) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
@@ -155,8 +160,9 @@ class _Mistakes:
             self._points(),
             self._golden(),
             self._frame(),
-            self._window_penalties(),
+            self._by_source("window_penalty", 0),
             self._first_stage(),
+            self._by_source("source_bias", -HIGHEST),
         )
         if self.found:
             return None
@@ -178,6 +184,7 @@ class _Mistakes:
             encoder=c.get("encoder"),
             frame=read[3],
             window_penalties=read[4],
+            source_biases=read[6],
             first_stage=read[5],
         )
 
@@ -230,16 +237,15 @@ class _Mistakes:
             return None
         return MappingProxyType({source: str(tokens[source]) for source in Source})
 
-    def _window_penalties(self) -> Mapping[Source, float]:
-        penalties = self._content.get("window_penalty")
-        if penalties is None:
+    def _by_source(self, key: str, lowest: int) -> Mapping[Source, float]:
+        numbers = self._content.get(key)
+        if numbers is None:
             return NO_PENALTIES
-        fine = (
-            isinstance(penalties, dict) and set(penalties) <= set(Source) and all(map(_is_penalty, penalties.values()))
-        )
-        if not self._unless(fine, "window_penalty must map sources to numbers from 0 to 5"):
+        named = isinstance(numbers, dict) and set(numbers) <= set(Source)
+        fine = named and all(_is_number(number) and lowest <= number <= HIGHEST for number in numbers.values())
+        if not self._unless(fine, f"{key} must map sources to numbers from {lowest} to {HIGHEST}"):
             return NO_PENALTIES
-        return MappingProxyType({Source(source): float(penalty) for source, penalty in penalties.items()})
+        return MappingProxyType({Source(source): float(number) for source, number in numbers.items()})
 
     def _first_stage(self) -> Mapping[str, Any] | None:
         section = self._content.get("first_stage")

@@ -215,7 +215,7 @@ class Classifier:
         and what the text hides, decoded."""
         normal = normalise(passage.text)
         language = language_of(normal.text)
-        calibration = self.manifest.calibration[passage.direction][language]
+        calibration = self.manifest.calibration_of(passage.direction, passage.source, language)
         context = self._context(passage)
         encoding = self._tokens(normal.text)
         laid = self._windows(len(encoding), context, passage.source)

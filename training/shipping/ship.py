@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.artefacts.writing import ManifestDraft, golden_row, level_points, uncalibrated, write_manifest
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guard import BALANCED, Passage
 from guard_runtime.guards.classifier import Classifier
@@ -23,6 +23,7 @@ from training.data.augment import beginnings
 from training.data.rows import BadInput, Row, read_rows
 from training.learning import model as models
 from training.learning.batches import collate, examples, passes
+from training.learning.frame import Frame
 from training.learning.model import LABELS
 from training.learning.scores import TOKENS_PER_PASS
 from training.recipe import Mix
@@ -36,6 +37,7 @@ AGREEMENT = 0.95
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent.parent / "recipes" / "golden.jsonl"
 ANCHORS = Path(__file__).parent.parent / "recipes" / "anchors.jsonl"
+SPOKEN = (Source.USER, Source.ASSISTANT)
 BEGINNINGS_SEED = 3
 ROWS_COMPARED = 1500
 ROWS_SMOOTHED = 400
@@ -53,10 +55,18 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones."""
+    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones. What is neither
+    a user's nor an assistant's is seen by int8's rounding only: calibration knows no other sources."""
 
     plain: Sequence[Row]
     further: Sequence[Row] = ()
+    others: Sequence[Row] = ()
+
+    @classmethod
+    def of(cls, plain: Sequence[Row], further: Sequence[Row]) -> "Dev":
+        """The rows by what they are for."""
+        spoken, told = ([row for row in rows if row.kind in SPOKEN] for rows in (plain, further))
+        return cls(spoken, told, [row for row in (*plain, *further) if row.kind not in SPOKEN])
 
     @property
     def rows(self) -> list[Row]:
@@ -137,8 +147,8 @@ def served(guard: Classifier, rows: Sequence[Row], title: str) -> Floats:
 
 def _passage(row: Row) -> Passage:
     if row.direction == "prompt":
-        return Passage(Direction.PROMPT, row.prompt)
-    return Passage.answer(row.response, row.prompt)
+        return Passage(Direction.PROMPT, row.prompt, source=row.kind)
+    return Passage(Direction.RESPONSE, row.response, row.prompt, source=row.kind)
 
 
 def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:
@@ -146,18 +156,19 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
     folder, rows = Folder(out, edition), dev.rows
     tokenizer = models.load_tokenizer(source)
     tokenizer.save(str(out / "tokenizer.json"))
-    group = examples(tokenizer, rows[:: max(1, len(rows) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
+    seen = [*rows, *dev.others]
+    group = examples(tokenizer, seen[:: max(1, len(seen) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
     with tempfile.TemporaryDirectory() as scratch:
         full = Folder(Path(scratch) / "full", edition)
         tokenizer.save(str(full.path / "tokenizer.json"))
         plan = planned(models.load(source).eval(), [collate(part) for part in passes(group, TOKENS_PER_PASS)])
         for path, precision in ((full.path, Precision.FLOAT32), (out, Precision.INT8)):
             (path / "model.onnx").write_bytes(written(plan, precision).SerializeToString())
-        folder.write()
+        folder.write(**Frame.of(tokenizer).manifest)
         calibration = calibrate.calibrated(rows, calibrate.margins(served(folder.guard(), rows, "margins")))
         folder.write(calibration=calibration)
         scores = served(folder.guard(), rows, "scores")
-        full.write(calibration=calibration)
+        full.write(calibration=calibration, **Frame.of(tokenizer).manifest)
         looks = dev.looks
         shown = np.concatenate([scores, served(folder.guard(), looks, "beginnings")])
         points = calibrate.operating_points([*rows, *looks], shown, dev.benign + [False] * len(looks))
@@ -206,7 +217,7 @@ def main() -> int:
     parser.add_argument("--notes", type=Path, help="Markdown for the card: how it was trained, what it fails at")
     given = parser.parse_args()
     try:
-        dev = Dev(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
+        dev = Dev.of(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
         notes = {"": given.notes.read_text(encoding="utf-8")} if given.notes else {}
         edition = Edition(given.name, given.version, given.max_tokens)
         measured = ship(given.model, dev, edition, given.out, notes)
