@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
+from guard_runtime.generative.families.family import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
 from guard_runtime.generative.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
 from guard_runtime.generative.token_heads import Heads, TokenHead
 from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix

@@ -14,7 +14,7 @@ import anyio
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
-from guard_runtime.generative.families import ANSWER, QUESTION, Family, Word
+from guard_runtime.generative.families.family import ANSWER, QUESTION, Family, Word
 from guard_runtime.generative.prompt import Label, Slot, words
 from guard_runtime.generative.scoring import probability, spread, together
 from guard_runtime.guard import OperatingPoints, Passage
