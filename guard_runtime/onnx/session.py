@@ -115,10 +115,10 @@ class Graph(_Model):
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """Takes arrays and what `held` gave. Raises `GuardFailed` when the model does."""
         try:
-            found = self._run_bound(inputs) if self._bound else self._session.run(None, dict(inputs))
+            outputs = self._run_bound(inputs) if self._bound else self._session.run(None, dict(inputs))
         except Exception as exc:  # ONNX Runtime's exceptions share no base but Exception
             raise GuardFailed(f"the model failed: {type(exc).__name__}") from exc
-        return dict(zip(self.outputs, found, strict=True))
+        return dict(zip(self.outputs, outputs, strict=True))
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> list[Any]:
         binding = self._session.io_binding()
@@ -130,8 +130,8 @@ class Graph(_Model):
         for name in self.outputs:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
-        found: list[Any] = binding.copy_outputs_to_cpu()
-        return found
+        outputs: list[Any] = binding.copy_outputs_to_cpu()
+        return outputs
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -227,8 +227,8 @@ class Opening:
 def _opened(model: bytes, place: Placement, profile: Profile | None, runtime: Runtime) -> tuple[Opened, Device]:
     """The session, and the device it really runs on: ONNX Runtime falls back to the CPU without a word."""
     if not place.devices or place.threads < 1:
-        asked = [device.value for device in place.devices]
-        raise ArtefactRefused(f"devices {asked} with {place.threads} threads: name a device and a thread")
+        names = [device.value for device in place.devices]
+        raise ArtefactRefused(f"devices {names} with {place.threads} threads: name a device and a thread")
     refused = []
     for devices in place.choices():
         try:

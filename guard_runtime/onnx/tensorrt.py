@@ -54,8 +54,8 @@ def this_machine(onnxruntime: str) -> Machine:
         driver = ctypes.CDLL("libcuda.so.1")
     except (OSError, AttributeError) as exc:
         raise ArtefactRefused(f"tensorrt: {exc}") from exc
-    found = [_attribute(driver, number) for number in (_MAJOR, _MINOR)]
-    return Machine(onnxruntime, str(version), f"sm{found[0]}{found[1]}")
+    capability = [_attribute(driver, number) for number in (_MAJOR, _MINOR)]
+    return Machine(onnxruntime, str(version), f"sm{capability[0]}{capability[1]}")
 
 
 def _attribute(driver: ctypes.CDLL, number: int) -> int:

@@ -47,7 +47,7 @@ class Kinds:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """One rendering of the template: its variables (a risk, a guideline), and the harms this one is about."""
 
     name: str
@@ -57,7 +57,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a guard's own head says of a token: one of `risks`, and of which of `kinds`, in the order of its outputs.
+    """What a guard's own head says about a token: one of `risks`, and of which of `kinds`, in the order of its outputs.
     `prefix` begins the names of its weights. A flag takes `run` risky tokens in a row."""
 
     prefix: str
@@ -73,13 +73,13 @@ class Family:
     `messages` go through the checkpoint's own chat template (`wrapper` where the family brings its own); `forced` is
     what the guard always says before its verdict, so that the verdict is one token; `risky` names the words that mean
     unsafe when reading strictly. `published` tells how the whole answer reads, for the generate-and-parse fallback:
-    a JSON key, or "" where the answer is found by its words. `heads`: those of a guard that says
-    nothing and classifies every token instead.
+    a JSON key, or "" where the answer is found by its words. `heads`: those of a guard that writes nothing and
+    classifies every token instead.
     """
 
     name: str
     messages: Mapping[Direction, tuple[Message, ...]]
-    asked: Mapping[Direction, tuple[Asked, ...]]
+    questions: Mapping[Direction, tuple[Question, ...]]
     forced: str
     words: tuple[Word, ...]
     risky: frozenset[str]
@@ -91,8 +91,8 @@ class Family:
     heads: Mapping[Direction, Head] = field(default_factory=dict)
 
 
-def once(categories: Categories = HARMS, **variables: object) -> tuple[Asked, ...]:
-    return (Asked("harm", categories, variables),)
+def once(categories: Categories = HARMS, **variables: object) -> tuple[Question, ...]:
+    return (Question("harm", categories, variables),)
 
 
 PROMPT, RESPONSE = Direction.PROMPT, Direction.RESPONSE
@@ -103,5 +103,5 @@ TURNS: Mapping[Direction, tuple[Message, ...]] = {
 }
 """Question and answer as the turns of a chat, for a template of the checkpoint's own."""
 
-WITH_ATTACK: Mapping[Direction, tuple[Asked, ...]] = {PROMPT: once(CATEGORIES), RESPONSE: once(HARMS)}
+WITH_ATTACK: Mapping[Direction, tuple[Question, ...]] = {PROMPT: once(CATEGORIES), RESPONSE: once(HARMS)}
 """One question about everything; only a prompt can be an attack."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from guard_runtime.conversation import Direction
-from guard_runtime.generative.families.family import HARMS, PROMPT, RESPONSE, TURNS, Asked, Categories, Family, Word
+from guard_runtime.generative.families.family import HARMS, PROMPT, RESPONSE, TURNS, Categories, Family, Question, Word
 from guard_runtime.verdict import Category as C
 
 _GRANITE_RISKS: Mapping[str, Categories] = {
@@ -16,10 +16,10 @@ _GRANITE_RISKS: Mapping[str, Categories] = {
 }
 
 
-def _risks(key: str) -> Mapping[Direction, tuple[Asked, ...]]:
+def _risks(key: str) -> Mapping[Direction, tuple[Question, ...]]:
     risks = {**_GRANITE_RISKS, "jailbreak": (C.PROMPT_ATTACK,)}
     questions = tuple(
-        Asked(name, categories, {"guardian_config": {key: name}, "think": False}) for name, categories in risks.items()
+        Question(name, about, {"guardian_config": {key: name}, "think": False}) for name, about in risks.items()
     )
     return MappingProxyType({PROMPT: questions, RESPONSE: questions[:-1]})
 
@@ -27,7 +27,7 @@ def _risks(key: str) -> Mapping[Direction, tuple[Asked, ...]]:
 GRANITE_GUARDIAN = Family(
     name="granite_guardian",
     messages=TURNS,
-    asked=_risks("risk_name"),
+    questions=_risks("risk_name"),
     forced="",
     words=(Word("Yes", "Yes"), Word("No", "No")),
     risky=frozenset({"Yes"}),
@@ -35,7 +35,7 @@ GRANITE_GUARDIAN = Family(
 GRANITE_GUARDIAN_3_3 = Family(
     name="granite_guardian_3_3",
     messages=TURNS,
-    asked=_risks("criteria_id"),
+    questions=_risks("criteria_id"),
     forced="<think>\n</think>\n<score>",
     words=(Word("yes", " yes"), Word("no", " no")),
     risky=frozenset({"yes"}),

@@ -25,7 +25,7 @@ def _libra(name: str, *words: Word) -> Family:
     return Family(
         name=name,
         messages=_LIBRA_TURNS,
-        asked=WITH_ATTACK,
+        questions=WITH_ATTACK,
         forced=LIBRA_ANSWER,
         words=words,
         risky=frozenset({"unsafe"}),

@@ -40,7 +40,7 @@ def _llama(name: str) -> Family:
     return Family(
         name=name,
         messages=TURNS,
-        asked=WITH_ATTACK,
+        questions=WITH_ATTACK,
         forced="\n\n",
         words=(Word("safe", "safe"), Word("unsafe", "unsafe")),
         risky=frozenset({"unsafe"}),

@@ -56,7 +56,7 @@ def _qwen_kinds(*, jailbreak: bool) -> Kinds:
 QWEN3GUARD_GEN = Family(
     name="qwen3guard_gen",
     messages=TURNS,
-    asked=WITH_ATTACK,
+    questions=WITH_ATTACK,
     forced="Safety:",
     words=(Word("Safe", " Safe"), Word("Unsafe", " Unsafe"), Word("Controversial", " Controversial", first=" Cont")),
     risky=frozenset({"Unsafe", "Controversial"}),
@@ -85,7 +85,7 @@ eval/eval_stream.py, `consecutive_unsafe`). A prompt is read at one token, the l
 QWEN3GUARD_STREAM = Family(
     name="qwen3guard_stream",
     messages=TURNS,
-    asked={
+    questions={
         PROMPT: once(CATEGORIES, enable_thinking=False),
         RESPONSE: once(HARMS, enable_thinking=False),
     },

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guard_runtime.generative.families.family import PROMPT, RESPONSE, TURNS, Asked, Categories, Family, Word
+from guard_runtime.generative.families.family import PROMPT, RESPONSE, TURNS, Categories, Family, Question, Word
 from guard_runtime.verdict import Category as C
 
 
@@ -52,9 +52,9 @@ _PRINCIPLES: Sequence[Principle] = (
 """ShieldGemma's four principles, as its model card words them: other wording gives other scores."""
 
 
-def _principles(opening: str) -> tuple[Asked, ...]:
+def _principles(opening: str) -> tuple[Question, ...]:
     return tuple(
-        Asked(
+        Question(
             principle.name,
             principle.categories,
             {"guideline": f'"{principle.title}": {opening} {principle.text}'},
@@ -66,7 +66,7 @@ def _principles(opening: str) -> tuple[Asked, ...]:
 SHIELDGEMMA = Family(
     name="shieldgemma",
     messages=TURNS,
-    asked={
+    questions={
         PROMPT: _principles("The prompt shall not contain or seek generation of"),
         RESPONSE: _principles("The chatbot shall not generate"),
     },

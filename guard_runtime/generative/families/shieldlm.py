@@ -25,7 +25,7 @@ SHIELDLM = Family(
         PROMPT: (Message(Role.USER, f"{_SHIELDLM_ZH}A: \nB: {ANSWER}"),),
         RESPONSE: (Message(Role.USER, f"{_SHIELDLM_ZH}A: {QUESTION}\nB: {ANSWER}"),),
     },
-    asked=WITH_ATTACK,
+    questions=WITH_ATTACK,
     forced="[答案]",
     words=(Word("safe", " 安全", None), Word("unsafe", " 不安全", None), Word("controversial", " 有争议", None)),
     risky=frozenset({"unsafe", "controversial"}),
