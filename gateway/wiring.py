@@ -1,7 +1,7 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,9 +77,7 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
         judge,
         upstreams,
         readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
-        dialects=dialects(
-            {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
-        ),
+        dialects=dialects(decoders_of(config)),
         explaining=[
             explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],
@@ -99,6 +97,11 @@ def snapshot_of(config: Config, runtime: Runtime) -> Snapshot:
         raise ConfigError(tuple(mistakes))
     routes = {name: Route(runtime.upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
     return Snapshot(config.tenants, routes, config.limits)
+
+
+def decoders_of(config: Config) -> Mapping[str, Decoder]:
+    """The tokenizer of each model that takes token ids. Raises `ConfigError`."""
+    return {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
 
 
 def _decoder(model: str, path: Path) -> Decoder:

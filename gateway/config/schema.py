@@ -141,8 +141,8 @@ class LimitsFile(_File):
 
 
 class PlacedFile(_File):
-    """Where a model of ours runs (docs/providers.md). `engine_cache` is a folder for what TensorRT builds, relative to
-    config.yaml."""
+    """Where a model of ours runs (reference/devices.md). `engine_cache` is a folder for what TensorRT builds, relative
+    to config.yaml."""
 
     devices: list[DeviceName] = Field(default=["cpu"], min_length=1, max_length=3)
     degrade: bool = False

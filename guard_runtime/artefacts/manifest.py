@@ -1,4 +1,4 @@
-"""Reads a guard artefact's manifest (docs/artefact.md) strictly, and reports every mistake in it at once."""
+"""Reads a guard artefact's manifest (reference/artefact.md) strictly, and reports every mistake in it at once."""
 
 import json
 import math

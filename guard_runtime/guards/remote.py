@@ -41,7 +41,7 @@ _CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_|][\w| .-]{0,40}>)|\[(?=/?INST\]|gMASK\
 @dataclass(frozen=True, slots=True)
 class Server:
     """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all: below the
-    gateway's own, or the breaker never learns that the server does not answer. `queue`: passages that may be under way."""
+    gateway's own, or the breaker never learns that the server does not answer. `queue`: passages in progress at once."""
 
     url: str
     model: str
@@ -142,8 +142,8 @@ class ChatGuard:
 @dataclass(frozen=True, slots=True)
 class LibraGate:
     """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure. It is
-    told whether the text is a prompt or an answer, and must confirm that it judged it as such; it gives scores where its tenant's policy says
-    `expose_scores: true`."""
+    told whether the text is a prompt or an answer, and must confirm that it judged it as such; it gives scores where
+    its tenant's policy says `expose_scores: true`."""
 
     path = "/moderations"
 

@@ -157,6 +157,8 @@ def test_try_reads_standard_input_and_answers_in_json(run) -> None:
         "guard": "scripted",
         "rule": "policies/base.yaml:16",
         "detail": None,
+        "source": None,
+        "window": None,
     }
     assert [line["category"] for line in found["scores"]] == list(CATEGORIES)
     nearest = found["scores"][0]
