@@ -41,7 +41,7 @@ _CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_|][\w| .-]{0,40}>)|\[(?=/?INST\]|gMASK\
 @dataclass(frozen=True, slots=True)
 class Server:
     """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all: below the
-    gateway's own, or the breaker never learns that the server does not answer. `queue`: passages in progress at once."""
+    gateway's own, or the breaker never learns that the server does not answer. `queue`: passages in progress."""
 
     url: str
     model: str
