@@ -10,7 +10,7 @@ from export.folder import Order
 from export.quantize import Precision
 from export.to_onnx import export
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.guards.classifier import FAMILY as CLASSIFIER
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

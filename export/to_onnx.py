@@ -18,7 +18,8 @@ from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, write_head_graph, write_score_graph
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES, Family
+from guard_runtime.generative.families.family import Family
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Probes, label_tokens, probes_to_json
 from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guards.classifier import FAMILY as CLASSIFIER

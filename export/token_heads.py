@@ -15,7 +15,7 @@ from export.checkpoint import Checkpoint
 from export.score_graph import TokenHeads
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import Family, Head
+from guard_runtime.generative.families.family import Family, Head
 from guard_runtime.generative.prompt import words
 from guard_runtime.generative.token_heads import scores
 from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix

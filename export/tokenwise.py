@@ -15,7 +15,7 @@ from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, TokenHeads, write_token_graph
 from export.token_heads import TokenReference, heads_of
 from guard_runtime.artefacts.artefact import Artefact
-from guard_runtime.generative.families import Family
+from guard_runtime.generative.families.family import Family
 from guard_runtime.generative.token_heads import Heads, heads_to_json
 from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guards.tokenwise import TokenContract

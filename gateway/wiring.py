@@ -38,7 +38,7 @@ from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
 from guard_runtime.artefacts.shipped import MODELS, shipped_names
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
 from guard_runtime.guards.classifier import ClassifierOptions

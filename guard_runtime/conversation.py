@@ -94,7 +94,7 @@ class Media:
 class Part:
     """One piece of a turn, and where it sits in the body.
 
-    `text` is None where a text guard cannot read the piece (an image, a sound, a field nobody knows). Such a part is
+    `text` is None where a text guard cannot read the piece (an image, a sound, an unknown field). Such a part is
     kept, never dropped: the policy's `on_unreadable` answers for it. A part of kind MEDIA with a text was read by a
     reader, or is a file of plain text; the text stands nowhere in the body.
     `path` leads to the string in the body. Where the string itself is JSON (tool-call arguments), the path goes on

@@ -80,7 +80,7 @@ def tune_cascade(files: tuple[Path, ...], data: Path | None, max_loss: float, th
         small, large = (_rows(path) for path in files)
         labels = _rows(data) if data is not None else {}
         ids = _common(small, large, files)
-        scored = [_scored(name, (small[name], large[name], labels.get(name)), data) for name in ids]
+        scored = [_scored(_Triple(name, small[name], large[name], labels.get(name)), data) for name in ids]
     except Unreadable as exc:
         stop(COMMAND, Exit.WRONG_INPUT, [str(exc)], as_json=as_json)
     tuned = tune(scored, max_loss, threshold)
@@ -148,9 +148,19 @@ def _common(small: Mapping[str, Row], large: Mapping[str, Row], files: Sequence[
     return ids
 
 
-def _scored(name: str, rows: tuple[Row, Row, Row | None], data: Path | None) -> Scored:
-    small, large, labelled = rows
-    truths = {row.unsafe for row in (small, large, labelled) if row is not None and row.unsafe is not None}
+@dataclass(frozen=True, slots=True)
+class _Triple:
+    """One row as both guards scored it, and as it is labelled where that stands in a file of its own."""
+
+    name: str
+    small: Row
+    large: Row
+    labelled: Row | None
+
+
+def _scored(triple: _Triple, data: Path | None) -> Scored:
+    name, small, large = triple.name, triple.small, triple.large
+    truths = {row.unsafe for row in (small, large, triple.labelled) if row is not None and row.unsafe is not None}
     if small.risk is None or large.risk is None:
         raise Unreadable(f"row {name} has no p_unsafe -- score it with python -m evaluation")
     if not truths:

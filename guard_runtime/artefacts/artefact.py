@@ -77,18 +77,18 @@ def _passage(golden: Golden) -> Passage:
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
     listed = {MANIFEST, *manifest.files}
-    found = {entry.name for entry in folder.iterdir()}
-    if unlisted := sorted(found - listed):
+    present = {entry.name for entry in folder.iterdir()}
+    if unlisted := sorted(present - listed):
         raise ArtefactRefused(f"{folder}: not in the manifest: {', '.join(unlisted)}")
-    if missing := sorted(listed - found):
+    if missing := sorted(listed - present):
         raise ArtefactRefused(f"{folder}: in the manifest but not here: {', '.join(missing)}")
 
 
 def _checked(path: Path, digest: str) -> bytes:
     content = _read(path, MAX_FILE)
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise ArtefactRefused(f"{path}: sha256 is {found}, the manifest says {digest}")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != digest:
+        raise ArtefactRefused(f"{path}: sha256 is {actual}, the manifest says {digest}")
     return content
 
 

@@ -1,4 +1,4 @@
-"""What a guard artefact says of itself (reference/artefact.md), read strictly: every mistake is named, all at once."""
+"""Reads a guard artefact's manifest (reference/artefact.md) strictly, and reports every mistake in it at once."""
 
 import json
 import math
@@ -102,8 +102,8 @@ def parsed(text: bytes, place: str) -> Manifest:
         raise ArtefactRefused(f"{place}: must be an object")
     mistakes = _Mistakes(content)
     manifest = mistakes.manifest()
-    if mistakes.found or manifest is None:
-        raise ArtefactRefused(f"{place}: " + "; ".join(mistakes.found))
+    if mistakes.mistakes or manifest is None:
+        raise ArtefactRefused(f"{place}: " + "; ".join(mistakes.mistakes))
     return manifest
 
 
@@ -144,7 +144,7 @@ class _Mistakes:
     """Reads one manifest and collects what is wrong with it."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self.found: list[str] = []
+        self.mistakes: list[str] = []
         self._content = content
 
     def manifest(self) -> Manifest | None:
@@ -164,7 +164,7 @@ class _Mistakes:
             self._first_stage(),
             self._by_source("source_bias", -HIGHEST),
         )
-        if self.found:
+        if self.mistakes:
             return None
         c = self._content
         return Manifest(
@@ -190,7 +190,7 @@ class _Mistakes:
 
     def _unless(self, fine: bool, mistake: str) -> bool:
         if not fine:
-            self.found.append(mistake)
+            self.mistakes.append(mistake)
         return fine
 
     def _plain(self) -> None:
@@ -277,12 +277,12 @@ class _Mistakes:
         for step in key.split("."):
             table = table.get(step, {}) if isinstance(table, dict) else {}
         if not isinstance(table, dict) or set(table) != set(outer):
-            self.found.append(f"{key} must have exactly {', '.join(outer)}")
+            self.mistakes.append(f"{key} must have exactly {', '.join(outer)}")
             return {}
         for row in outer:
             cells = table[row]
             if not isinstance(cells, dict) or set(cells) != set(inner):
-                self.found.append(f"{key}.{row} must have exactly {', '.join(inner)}")
+                self.mistakes.append(f"{key}.{row} must have exactly {', '.join(inner)}")
                 return {}
         return table
 

@@ -90,7 +90,7 @@ class SafeTokenizer:
         return self.text("".join(run)) if run else []
 
     def head(self, probe: Probe) -> list[int]:
-        """The tokens before the first slot: the same for every text, but for the last one or two, which may melt into
+        """The tokens before the first slot: the same for every text, but for the last one or two, which may merge with
         the words that follow."""
         ours: list[Segment] = []
         for segment in probe.segments:

@@ -26,7 +26,7 @@ MAX_WRITTEN = 256
 
 
 STEP = 32
-"""Tokens read at once for an explanation: whoever waits for a verdict meanwhile waits for so many."""
+"""Tokens read at once for an explanation. A verdict that is asked for meanwhile waits for one such step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class _Text:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Question:
     text: int
     probe: Probe
     row: Row
@@ -108,8 +108,8 @@ class GenerativeModel:
         self._check_labels()
         self._heads = {
             (direction, probe.name): self._head(probe)
-            for direction, asked in contract.probes.items()
-            for probe in asked
+            for direction, probes in contract.probes.items()
+            for probe in probes
         }
         self._shortened: dict[tuple[Direction, str, int], KVCache] = {}
 
@@ -130,9 +130,9 @@ class GenerativeModel:
         """P(one of the labels comes next), for each question about the passage's first window; [] without a head."""
         if self._greedy is None:
             return []
-        asked = self._asked(self._pieces(passage).texts[:1])
-        logits = self._greedy.logits(self._read([item.row for item in asked]))
-        return [label_mass(item.probe.labels, row) for item, row in zip(asked, logits, strict=True)]
+        questions = self._questions(self._pieces(passage).texts[:1])
+        logits = self._greedy.logits(self._read([item.row for item in questions]))
+        return [label_mass(item.probe.labels, row) for item, row in zip(questions, logits, strict=True)]
 
     def _predict(self, batch: Sequence[Passage], greedy: GreedyDecoder | None) -> Sequence[Verdict]:
         pieces = [self._pieces(passage) for passage in batch]
@@ -143,8 +143,8 @@ class GenerativeModel:
     def explain(self, passage: Passage, limit: int = MAX_WRITTEN) -> str:
         """Why the guard says what it says, in its own words: for the record, after the verdict, never instead of it.
         "" for a family that does not explain. Takes up to `limit` decoding steps."""
-        *_, found = self.explaining(passage, limit)
-        return found
+        *_, text = self.explaining(passage, limit)
+        return text
 
     @property
     def explains(self) -> bool:
@@ -174,43 +174,43 @@ class GenerativeModel:
         yield self._tokenizer.spelled(written).split('"\n}')[0]
 
     def _verdict(self, passage: Passage, piece: _Pieces, scores: Iterator[dict[Category, float]]) -> Verdict:
-        found = [next(scores) for _ in piece.texts]
+        window_scores = [next(scores) for _ in piece.texts]
         length = sum(len(text.rows[0][1]) for text in piece.texts)
-        coverage = Coverage(1, len(passage.text), len(found), length, 0, piece.unread)
-        return Verdict(self._contract.name, together(found), (), coverage)
+        coverage = Coverage(1, len(passage.text), len(window_scores), length, 0, piece.unread)
+        return Verdict(self._contract.name, together(window_scores), (), coverage)
 
     # -- text into rows
 
     def _pieces(self, passage: Passage) -> _Pieces:
-        asked = self._contract.probes.get(passage.direction)
-        if not asked:
+        probes = self._contract.probes.get(passage.direction)
+        if not probes:
             raise GuardFailed(f"{self._contract.name} does not judge a {passage.direction.value}")
-        laid = split_into_windows(passage, [probe.segments for probe in asked], self._tokenizer, self.limits)
-        return _Pieces([self._text(passage, window, asked) for window in laid.windows], laid.unread)
+        laid = split_into_windows(passage, [probe.segments for probe in probes], self._tokenizer, self.limits)
+        return _Pieces([self._text(passage, window, probes) for window in laid.windows], laid.unread)
 
-    def _text(self, passage: Passage, window: Passage, asked: Iterable[Probe]) -> _Text:
+    def _text(self, passage: Passage, window: Passage, probes: Iterable[Probe]) -> _Text:
         filled = words(window)
-        return _Text(passage, tuple((p, tuple(self._tokenizer.tokens(p.segments, filled))) for p in asked))
+        return _Text(passage, tuple((p, tuple(self._tokenizer.tokens(p.segments, filled))) for p in probes))
 
     # -- rows into scores
 
     def _scores(self, texts: Sequence[_Text], greedy: GreedyDecoder | None) -> list[dict[Category, float]]:
-        asked = self._asked(texts)
-        readings = self._read([item.row for item in asked])
-        found: list[list[dict[Category, float]]] = [[] for _ in texts]
-        risks = self._risks(texts, asked, readings)
+        questions = self._questions(texts)
+        readings = self._read([item.row for item in questions])
+        scores_of: list[list[dict[Category, float]]] = [[] for _ in texts]
+        risks = self._risks(texts, questions, readings)
         if greedy is not None and readings:
             for place, logits in enumerate(greedy.logits(readings)):
-                if label_mass(asked[place].probe.labels, logits) < self.limits.health:
-                    risks[place] = self._written_out(greedy, asked[place].probe, texts[asked[place].text].passage)
-        for item, reading, risk in zip(asked, readings, risks, strict=True):
+                if label_mass(questions[place].probe.labels, logits) < self.limits.health:
+                    risks[place] = self._written_out(greedy, questions[place], texts)
+        for item, reading, risk in zip(questions, readings, risks, strict=True):
             parts = self._parts(item, reading) if risk >= KINDS_FROM else {}
-            found[item.text].append(spread(risk, item.probe.categories, parts))
+            scores_of[item.text].append(spread(risk, item.probe.categories, parts))
             self._store(texts[item.text], item, reading)
         self.health.checks += len(texts)
-        return [together(scores) for scores in found]
+        return [together(scores) for scores in scores_of]
 
-    def _asked(self, texts: Sequence[_Text]) -> list[_Asked]:
+    def _questions(self, texts: Sequence[_Text]) -> list[_Question]:
         """Every row on the cache it goes on from. Rows that begin alike (one text, several questions) are read once
         as far as they agree."""
         caches = [self._known_part(text, *text.rows[0]) for text in texts]
@@ -220,7 +220,7 @@ class GenerativeModel:
         for place, reading in zip(ahead, self._read(rows), strict=True):
             caches[place] = caches[place].then(reading.cache)
         return [
-            _Asked(place, probe, self._row(caches[place], tokens))
+            _Question(place, probe, self._row(caches[place], tokens))
             for place, text in enumerate(texts)
             for probe, tokens in text.rows
         ]
@@ -235,9 +235,9 @@ class GenerativeModel:
         most = min(text.common, len(tokens) - 1)
         head = self._instruction(text.passage.direction, probe, tokens[:most])
         earlier = self.caches.recall(tokens[:most]) if text.passage.direction is Direction.RESPONSE else None
-        found = earlier if earlier is not None and len(earlier.tokens) > len(head.tokens) else head
-        self.health.spared += len(found.tokens)
-        return found
+        longest = earlier if earlier is not None and len(earlier.tokens) > len(head.tokens) else head
+        self.health.spared += len(longest.tokens)
+        return longest
 
     def _instruction(self, direction: Direction, probe: Probe, tokens: Sequence[int]) -> KVCache:
         head = self._heads[direction, probe.name]
@@ -249,24 +249,27 @@ class GenerativeModel:
             self._shortened[key] = head.first(known)
         return self._shortened[key]
 
-    def _risks(self, texts: Sequence[_Text], asked: Sequence[_Asked], readings: Sequence[Reading]) -> list[float]:
+    def _risks(
+        self, texts: Sequence[_Text], questions: Sequence[_Question], readings: Sequence[Reading]
+    ) -> list[float]:
         risks = []
-        for item, reading in zip(asked, readings, strict=True):
+        for item, reading in zip(questions, readings, strict=True):
             passage = texts[item.text].passage
             fit = self._contract.calibration[passage.direction][language_of(passage.text)]
             risks.append(probability(margin(item.probe, self._logits(reading)), fit.temperature, fit.bias))
         return risks
 
-    def _parts(self, item: _Asked, reading: Reading) -> Mapping[Category, float]:
+    def _parts(self, item: _Question, reading: Reading) -> Mapping[Category, float]:
         branch = item.probe.branch
         if branch is None:
             return {}
         (kinds,) = self._read([Row(branch.tokens, item.row.cache.then(reading.cache))])
         return shares(branch, self._logits(kinds))
 
-    def _written_out(self, greedy: GreedyDecoder, probe: Probe, passage: Passage) -> float:
+    def _written_out(self, greedy: GreedyDecoder, question: _Question, texts: Sequence[_Text]) -> float:
         """The guard has left its form: it writes its answer out, and the answer is parsed. No answer is a failure."""
         self.health.written += 1
+        probe, passage = question.probe, texts[question.text].passage
         tokens = self._tokenizer.tokens(probe.unforced, words(passage))[-self.limits.tokens :]
         answer = self._tokenizer.spelled(greedy.write(tokens, self._decoder.empty, MAX_WRITTEN))
         label = parsed(answer, probe.labels, self._contract.json_key)
@@ -274,7 +277,7 @@ class GenerativeModel:
             raise GuardFailed(f"{self._contract.name} neither kept its form nor wrote an answer that can be read")
         return 1.0 if label.name in probe.risky else 0.0
 
-    def _store(self, text: _Text, item: _Asked, reading: Reading) -> None:
+    def _store(self, text: _Text, item: _Question, reading: Reading) -> None:
         probe, tokens = text.rows[0]
         if text.passage.direction is not Direction.RESPONSE or item.probe is not probe:
             return
@@ -300,8 +303,8 @@ class GenerativeModel:
 
     def _check_labels(self) -> None:
         """Every label is still the token the manifest says, behind the prefix that is forced."""
-        for asked in self._contract.probes.values():
-            for probe in asked:
+        for probes in self._contract.probes.values():
+            for probe in probes:
                 before = self._tokenizer.tokens(probe.segments[-1:], {})
                 for label in probe.labels:
                     self._check_label(probe, label, before)

@@ -74,12 +74,12 @@ class PersonalData:
         yield self
 
     def _verdict(self, parts: Sequence[Part], last: Sequence[Part]) -> Verdict:
-        found = [(part.path, find) for part in parts for find in finds(part.text or "")]
-        found += _across(last)
-        score = max((find.score for _, find in found), default=0.0)
+        placed = [(part.path, find) for part in parts for find in finds(part.text or "")]
+        placed += _across(last)
+        score = max((find.score for _, find in placed), default=0.0)
         scores = dict.fromkeys(CATEGORIES, 0.0) | {Category.PRIVACY_AND_PROPERTY: score}
         coverage = Coverage(len(parts), sum(len(part.text or "") for part in parts))
-        return Verdict(self.name, scores, tuple(_span(path, find) for path, find in found), coverage)
+        return Verdict(self.name, scores, tuple(_span(path, find) for path, find in placed), coverage)
 
 
 def finds(text: str) -> tuple[Find, ...]:
@@ -104,11 +104,11 @@ def _candidates(text: str) -> Iterator[Find]:
             start, end = match.span(pattern.group)
             if start == end or (pattern.alone and not _stands_alone(text, start, end)):
                 continue
-            found = text[start:end]
-            if found not in known:
-                known[found] = pattern.check(found) if len(known) < MAX_CHECKED else THRESHOLDS[BALANCED]
-            if known[found] and not (pattern.label == "ip_address" and _is_version(text, start)):
-                yield Find(start, end, pattern.label, known[found])
+            number = text[start:end]
+            if number not in known:
+                known[number] = pattern.check(number) if len(known) < MAX_CHECKED else THRESHOLDS[BALANCED]
+            if known[number] and not (pattern.label == "ip_address" and _is_version(text, start)):
+                yield Find(start, end, pattern.label, known[number])
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:

@@ -41,7 +41,7 @@ class TokenwiseModel:
     """Blocking; for one thread. Raises `ArtefactRefused` where a direction has no head.
 
     What it read it remembers, keys and verdicts, under a budget of bytes: a text is read again from the first token
-    that is another than last time. Nothing follows an answer, so nothing is read in vain.
+    that is another than last time. No tokens of ours follow an answer, so all that was read stays valid.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class TokenwiseModel:
 
     def _verdict(self, laid: WindowedPassage, caches: Sequence[KVCache]) -> Verdict:
         windows = laid.windows
-        found = [self._scores(window, laid, cache) for window, cache in zip(windows, caches, strict=True)]
+        window_scores = [self._scores(window, laid, cache) for window, cache in zip(windows, caches, strict=True)]
         length = sum(len(cache.tokens) for cache in caches)
-        coverage = Coverage(1, len(laid.passage.text), len(found), length, 0, laid.unread)
-        return Verdict(self._contract.name, together(found), (), coverage)
+        coverage = Coverage(1, len(laid.passage.text), len(window_scores), length, 0, laid.unread)
+        return Verdict(self._contract.name, together(window_scores), (), coverage)
 
     def _scores(self, window: Passage, laid: WindowedPassage, cache: KVCache) -> dict[Category, float]:
         direction = laid.passage.direction

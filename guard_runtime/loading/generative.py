@@ -57,12 +57,12 @@ def load_generative(
     `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
     """
     artefact = Artefact.load(folder)
-    asked = limits or limits_on(place)
+    bounds = limits or limits_on(place)
     now, model = placed(
-        lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
+        lambda where: generative_model(artefact, place=where, limits=bounds, unverified=unverified), place
     )
     batcher = Batcher(
-        model, name=now.name, limits=QueueLimits(serving.max_queue, asked.rows), observer=serving.observer
+        model, name=now.name, limits=QueueLimits(serving.max_queue, bounds.rows), observer=serving.observer
     )
     room = now.limits.tokens * now.limits.windows
     read = ReadLimits(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
@@ -185,6 +185,6 @@ def _tokenizer(artefact: Artefact) -> SafeTokenizer:
 def _check_graph(name: str, graph: Graph, shape: DecoderShape, more: set[str]) -> None:
     kinds = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
     inputs = {"input_ids", "attention_mask", "position_ids", "last_index", "past_row", *(f"past.{k}" for k in kinds)}
-    found = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
-    if set(graph.inputs) != inputs or set(graph.outputs) != found:
+    outputs = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
+    if set(graph.inputs) != inputs or set(graph.outputs) != outputs:
         raise ArtefactRefused(f"{name}: the graph is not a score graph of {shape.layers} layers")

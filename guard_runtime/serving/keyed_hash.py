@@ -1,4 +1,4 @@
-"""A hash of several fields, keyed with a secret of this process: nobody outside can aim at an entry of a cache."""
+"""A hash of several fields, keyed with a secret of this process, so that no caller can aim at an entry of a cache."""
 
 import hashlib
 from collections.abc import Iterable

@@ -20,7 +20,8 @@ from gateway.policy.policy import Reason
 from gateway.records.receipts import receipt
 from gateway.records.record import Outcome
 from guard_runtime.conversation import Direction, Source
-from guard_runtime.generative.families import FAMILIES, Family
+from guard_runtime.generative.families.family import Family
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.verdict import CATEGORIES, UnreadReason
 from tests.docs.generated import Table
 from tests.docs.pages import ROOT
@@ -230,5 +231,5 @@ def _family(family: Family) -> tuple[str | dict[str, str], ...]:
     }
     heads = dict.fromkeys(chain.from_iterable(head.risks for head in family.heads.values()))
     words = [word.text.strip() for word in family.words] or list(heads)
-    times = max((len(asked) for asked in family.asked.values()), default=1)
+    times = max((len(asked) for asked in family.questions.values()), default=1)
     return family.name, reads, ", ".join(f"`{word}`" for word in words), str(times)

@@ -13,7 +13,7 @@ from export.render import Renderer, template_of
 from export.to_onnx import Order, export
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Probe, words
 from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guard import Passage

@@ -21,7 +21,7 @@ from export.token_heads import TokenReference, heads_of
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import words
 from guard_runtime.guard import Passage
 from guard_runtime.guards.tokenwise import TokenwiseModel

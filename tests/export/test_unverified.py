@@ -11,7 +11,7 @@ from export.render import Renderer, template_of
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.loading.generative import generative_model, load_generative
 from tests.export.test_greedy import balanced

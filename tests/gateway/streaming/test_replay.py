@@ -1,13 +1,13 @@
 """A whole answer replayed through the gate of streams: where its checks lie, and where it stops."""
 
 import anyio
+from guard_runtime.guards.rules import Rules
 
 from gateway.judging.judge import Judge
 from gateway.policy.policy import Action, Policy, Rewrite, StreamMode, StreamSettings
 from gateway.streaming.replay import Replay, replay
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.guard import Guard
-from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.support.gateway_server import BAD, blocking
 

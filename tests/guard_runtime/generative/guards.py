@@ -6,7 +6,7 @@ from export.render import Renderer, Template
 from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Direction
 from guard_runtime.generative.decoder import Decoder
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.greedy import GreedyDecoder
 from guard_runtime.generative.prefill import LIMITS, PrefillLimits
 from guard_runtime.generative.prompt import Probes, label_tokens

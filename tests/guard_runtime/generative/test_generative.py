@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.generative.decoder import Decoder, KVCache, KVCacheStore, Row
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prefill import PrefillLimits
 from guard_runtime.generative.prompt import Label, Slot, label_tokens, words
 from guard_runtime.guard import Passage

@@ -7,7 +7,7 @@ import pytest
 from export.render import Renderer, Template
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused, GuardFailed
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Segment, Slot, probes_from_json, probes_to_json, words
 from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix
 from guard_runtime.guard import Passage

@@ -15,7 +15,8 @@ from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.generative.decoder import Decoder, Row
-from guard_runtime.generative.families import FAMILIES, STREAM_RUN
+from guard_runtime.generative.families.published import FAMILIES
+from guard_runtime.generative.families.qwen3guard import STREAM_RUN
 from guard_runtime.generative.prefill import LIMITS, PrefillLimits
 from guard_runtime.generative.prompt import Segment, Slot, words
 from guard_runtime.generative.token_heads import (

@@ -14,9 +14,10 @@ from opencc import OpenCC
 from pypinyin import Style, lazy_pinyin
 
 from guard_runtime.text.homoglyphs import LOOKALIKES, folded
+from guard_runtime.text.scripts import is_han
 
 STRENGTHS: Mapping[str, float] = {"light": 0.1, "medium": 0.25, "strong": 0.5}
-"""Share of the characters an operator can change that it does change."""
+"""Share of the characters a perturbation can change that it does change."""
 
 LEET: Mapping[str, str] = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7", "b": "8", "g": "9", "l": "1"}
 ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
@@ -39,7 +40,7 @@ Change = Callable[[str, Random], str]
 
 
 class Place(StrEnum):
-    """Which part of a text an operator works on."""
+    """Which part of a text a perturbation works on."""
 
     ALL = "all"
     HEAD = "head"
@@ -48,7 +49,7 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class Perturbation:
     """One disguise. `eligible` says which characters it can change; `change` gives what one of them becomes."""
 
     name: str
@@ -90,11 +91,6 @@ def span(length: int, place: Place) -> tuple[int, int]:
             return third, max(length - third, third)
         case Place.TAIL:
             return min(length - third, length - 1) if length else 0, length
-
-
-def is_han(character: str) -> bool:
-    """Whether it is a Chinese character of the common block."""
-    return "\u4e00" <= character <= "\u9fff"
 
 
 def is_latin(character: str) -> bool:
@@ -258,27 +254,27 @@ def _padded_after(text: str, share: float, random: Random) -> str:
     return text + "\n" + _padding(text, share, random)
 
 
-AnyOperator = Operator | WholeText
+AnyPerturbation = Perturbation | WholeText
 
-OPERATORS: Mapping[str, AnyOperator] = {
-    operator.name: operator
-    for operator in (
-        Operator("homophone", is_han, _homophone),
-        Operator("pinyin_full", is_han, _pinyin),
-        Operator("pinyin_initial", is_han, _initial),
-        Operator("pinyin_mixed", is_han, _mixed_pinyin),
-        Operator("glyph_similar", is_han, _similar),
-        Operator("character_split", is_han, _split),
-        Operator("traditional", is_han, _to_traditional),
-        Operator("emoji", _is_letter, _emoji),
-        Operator("full_width", re.compile("[!-~]").match, _full_width),  # type: ignore[arg-type]
-        Operator("homoglyph", is_latin, _lookalike),
-        Operator("styled_letters", is_latin, _styled),
-        Operator("zero_width", _is_letter, _before(ZERO_WIDTH)),
-        Operator("bidi", _is_letter, _before(BIDI)),
-        Operator("spacing", _is_letter, _before((" ", "\u3000", "\t"))),
-        Operator("punctuation", _is_letter, _before(MARKS)),
-        Operator("leetspeak", is_latin, _leet),
+PERTURBATIONS: Mapping[str, AnyPerturbation] = {
+    perturbation.name: perturbation
+    for perturbation in (
+        Perturbation("homophone", is_han, _homophone),
+        Perturbation("pinyin_full", is_han, _pinyin),
+        Perturbation("pinyin_initial", is_han, _initial),
+        Perturbation("pinyin_mixed", is_han, _mixed_pinyin),
+        Perturbation("glyph_similar", is_han, _similar),
+        Perturbation("character_split", is_han, _split),
+        Perturbation("traditional", is_han, _to_traditional),
+        Perturbation("emoji", _is_letter, _emoji),
+        Perturbation("full_width", re.compile("[!-~]").match, _full_width),  # type: ignore[arg-type]
+        Perturbation("homoglyph", is_latin, _lookalike),
+        Perturbation("styled_letters", is_latin, _styled),
+        Perturbation("zero_width", _is_letter, _before(ZERO_WIDTH)),
+        Perturbation("bidi", _is_letter, _before(BIDI)),
+        Perturbation("spacing", _is_letter, _before((" ", "\u3000", "\t"))),
+        Perturbation("punctuation", _is_letter, _before(MARKS)),
+        Perturbation("leetspeak", is_latin, _leet),
         WholeText("order_shuffle", _shuffled),
         WholeText("base64", _base64),
         WholeText("padding_before", _padded_before),
@@ -287,6 +283,6 @@ OPERATORS: Mapping[str, AnyOperator] = {
 }
 
 
-def perturbed(text: str, operator: str, strength: str, seed: int, place: Place = Place.ALL) -> str:
+def perturbed(text: str, name: str, strength: str, seed: int, place: Place = Place.ALL) -> str:
     """`text` disguised; the same arguments always give the same result."""
-    return OPERATORS[operator].apply(text, STRENGTHS[strength], place, Random(f"{seed} {operator} {strength} {text}"))
+    return PERTURBATIONS[name].apply(text, STRENGTHS[strength], place, Random(f"{seed} {name} {strength} {text}"))
