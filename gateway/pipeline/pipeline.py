@@ -20,6 +20,7 @@ from gateway.judging.media import MediaReaders
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
 from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
 from gateway.judging.trust import split_trusted
+from gateway.judging.unknown_fields import UnknownFields
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import (
     answer_reply,
@@ -30,7 +31,7 @@ from gateway.pipeline.replies import (
     outcome_of,
     refusal_reply,
 )
-from gateway.policy.policy import OWN_TEXT, Action, OnBlock
+from gateway.policy.policy import OWN_TEXT, Action, OnBlock, Policy
 from gateway.policy.sources import BlockedTurn, History
 from gateway.records.record import Outcome, Record, Seen, Sink
 from gateway.streaming.outcome import StreamOutcome
@@ -183,14 +184,16 @@ class Pipeline:
         finally:
             builder.spend("upstream", now() - started)
         builder.used(exchange.dialect.usage(answer))
-        return answer
+        return exchange.dialect.normalised(answer)
 
     async def _answered(
         self, exchange: Exchange, outgoing: Exchange, answer: Json, on_prompt: Judgement, builder: RecordBuilder
     ) -> Response:
         """The answer, every choice of it judged."""
         judgements: dict[int, Judgement] = {}
-        for choice in exchange.dialect.read_answer(answer, exchange.body):
+        unknown = _unknown_fields(exchange.policy, builder)
+        answer, choices = unknown.in_answer(exchange.dialect, answer, exchange.body)
+        for choice in choices:
             answer, judgements[choice.position] = await self._choice(exchange, outgoing, answer, choice, builder)
         if outgoing.prompt_results is not None:
             of_choices = {i: content_filter_results(one, Direction.RESPONSE) for i, one in judgements.items()}
@@ -235,7 +238,8 @@ class Pipeline:
         body = exchange.dialect.instructed(outgoing.body, instruction)
         for _ in range(policy.max_regenerations):
             other = await self._ask(outgoing, body, builder)
-            first = exchange.dialect.read_answer(other, exchange.body)[0]
+            other, choices = _unknown_fields(policy, builder).in_answer(exchange.dialect, other, exchange.body)
+            first = choices[0]
             reply = await self._readers.read(exchange.conversation.reply(*first.parts))
             judgement = await self._judged(exchange, reply, builder)
             if isinstance(_remedy(judgement, reply), Pass):
@@ -258,6 +262,10 @@ class Pipeline:
                 sink.write(record)
             except Exception as bug:  # noqa: BLE001 - the reply is decided; what a sink raises must not change it
                 log.error("the record of %s was not written by %s: %s", record.id, type(sink).__name__, bug_place(bug))
+
+
+def _unknown_fields(policy: Policy, builder: RecordBuilder) -> UnknownFields:
+    return UnknownFields(policy.drop_unknown, policy.passed_fields, builder.dropped_fields)
 
 
 def _without_offending(prompt: _Prompt, exchange: Exchange) -> tuple[Conversation, tuple[Part, ...], Json] | None:

@@ -13,7 +13,7 @@ from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
 from gateway.policy.policy import Decision, Reason
 from gateway.records.stream_stats import StreamStats
-from guard_runtime.conversation import Direction
+from guard_runtime.conversation import Direction, Kind
 from guard_runtime.verdict import Coverage
 
 
@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 class Seen(StrEnum):
     """What became of a piece of content: guards read it, a policy trusts it, it was let through in an earlier request,
-    it would have blocked this one and was taken out or not judged, or no guard could read it."""
+    it would have blocked this one and was taken out or not judged, no guard could read it, or only the provider can."""
 
     SCANNED = "scanned"
     JUDGED_BEFORE = "judged before"
@@ -45,6 +45,14 @@ class Seen(StrEnum):
     IGNORED = "ignored"
     TRUSTED = "trusted"
     UNREAD = "unread"
+    SEALED = "sealed"
+
+
+def seen_as(text: str | None, kind: Kind) -> Seen:
+    """What became of a piece that was given to the guards."""
+    if kind is Kind.SEAL:
+        return Seen.SEALED
+    return Seen.UNREAD if text is None else Seen.SCANNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class Record:
     error: str | None = None
     detail: str = ""
     text: Mapping[str, Any] | None = None
+    dropped_fields: tuple[str, ...] = ()
 
     @property
     def decision(self) -> Decision | None:
@@ -115,6 +124,7 @@ class Record:
             "read": [read.line() for read in self.read[:MOST_READ]],
             "read_more": max(0, len(self.read) - MOST_READ),
             "unread": _unread(self.judgements),
+            **({"dropped_fields": list(self.dropped_fields)} if self.dropped_fields else {}),
             "failures": [failure for _, judgement in self.judgements for failure in judgement.failures],
             "tokens": dict(self.tokens),
             "characters": self.stats.line() if self.stats is not None else {},
@@ -158,18 +168,21 @@ def _decision_line(decision: Decision) -> dict[str, Any]:
     }
 
 
+_UNREAD_RULES = {Reason.UNREADABLE: "on_unreadable", Reason.SEALED: "on_sealed"}
+
+
 def _unread(judgements: tuple[tuple[Direction, Judgement], ...]) -> list[dict[str, Any]]:
     """What no guard read, and what the policy says about that."""
     return [
         {
             "direction": str(direction),
             "what": decision.detail,
-            "rule": f"on_unreadable.{direction}",
+            "rule": f"{_UNREAD_RULES[decision.reason]}.{direction}",
             "action": decision.action.name.lower(),
         }
         for direction, judgement in judgements
         for decision in judgement.decisions
-        if decision.reason is Reason.UNREADABLE
+        if decision.reason in _UNREAD_RULES
     ]
 
 
