@@ -266,9 +266,20 @@ def require_event_name(name: str | None, expected: str | None) -> None:
 
 def provider_failed(error: object) -> UpstreamError:
     """The error for an error event of the provider. Its message is left out, because no guard has read it."""
+    return UpstreamError(f"The model's provider reported an error in the middle of its answer{_code_of(error)}.")
+
+
+def refuse_error(answer: Json) -> None:
+    """Raises `UpstreamError` for a plain answer that is an error, though its status says that it is none."""
+    error = answer.get("error") or answer.get("detail")
+    if error and not any(answer.get(key) for key in ("choices", "content", "data", "output")):
+        raise UpstreamError(f"The model's provider answered with an error in place of an answer{_code_of(error)}.")
+
+
+def _code_of(error: object) -> str:
     code = error.get("code") or error.get("type") if isinstance(error, Mapping) else None
-    named = f" ({code})" if is_identifier(code) and code else ""
-    return UpstreamError(f"The model's provider reported an error in the middle of its answer{named}.")
+    shown = str(code) if isinstance(code, int) else code
+    return f" ({shown})" if is_identifier(shown) and shown else ""
 
 
 def removed(value: Any, path: Path) -> Any:

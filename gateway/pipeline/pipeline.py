@@ -11,12 +11,14 @@ from gateway.bugs import bug_place
 from gateway.clock import now
 from gateway.dialects.annotated import annotated
 from gateway.dialects.dialect import Choice, Json
-from gateway.errors import GatewayError, GuardUnavailable
+from gateway.dialects.fields import refuse_error
+from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.history import PassedTurns, offending_parts, without
 from gateway.judging.judge import Judge, Judgement
 from gateway.judging.media import MediaReaders
+from gateway.judging.provider_errors import judged_error
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
 from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
 from gateway.judging.trust import split_trusted
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 MOST_DROPPED = 16
 """How often a prompt is judged again without an earlier turn that blocks it."""
 DROPPED = {"zh": "[此前的内容已移除]", "en": "[earlier content removed]"}
+NO_RETRY = {"x-should-retry": "false"}
 NOT_CHECKED = "The safety check could not be completed, so the request was rejected."
 
 
@@ -85,7 +88,11 @@ class Pipeline:
             reply = self._streamed(outgoing, judgement, builder)
         else:
             answer = await self._ask(outgoing, outgoing.body, builder)
-            reply = await self._answered(exchange, outgoing, answer, judgement, builder)
+            try:
+                reply = await self._answered(exchange, outgoing, answer, judgement, builder)
+            except UpstreamError as error:  # the answer has been paid for: an SDK that asks again would pay again
+                error.headers = {**error.headers, **NO_RETRY}
+                raise
         if asked.dropped:
             reply.headers["x-libragate-dropped"] = str(asked.dropped)
         return reply
@@ -181,8 +188,11 @@ class Pipeline:
         started = now()
         try:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+        except UpstreamError as error:
+            raise await judged_error(error, exchange.policy, exchange.conversation, self._judge) from None
         finally:
             builder.spend("upstream", now() - started)
+        refuse_error(answer)
         builder.used(exchange.dialect.usage(answer))
         return exchange.dialect.normalised(answer)
 

@@ -20,6 +20,7 @@ from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement, together
 from gateway.judging.masks import mask_label
+from gateway.judging.provider_errors import judged_error
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, remedy
 from gateway.judging.rewrites import refusal
 from gateway.judging.unknown_fields import UnknownFields
@@ -249,6 +250,7 @@ class _Relay:
             except UpstreamError as exc:
                 self._reading.cancel()
                 self._buffer.end(exc, discard=True)
+                exc.headers = {**exc.headers, "x-should-retry": "false"}  # what came so far has been paid for
                 self._unusable = exc
         if self._buffer.ended and not self._buffer:
             self._gate.end(complete=self._complete)
@@ -277,7 +279,7 @@ class _Relay:
             try:
                 await self._read_all()
             except UpstreamError as exc:
-                error = exc
+                error = await judged_error(exc, self._exchange.policy, self._exchange.conversation, self._judge)
         self._buffer.end(error)
 
     async def _read_all(self) -> None:
