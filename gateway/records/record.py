@@ -11,9 +11,10 @@ import structlog
 
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Decision, Reason
 from gateway.records.stream_stats import StreamStats
-from guard_runtime.conversation import Direction, Kind
+from guard_runtime.conversation import Direction
 from guard_runtime.verdict import Coverage
 
 
@@ -33,26 +34,6 @@ class Outcome(StrEnum):
     CLIENT_LEFT = "client_left"
     SHUT_DOWN = "shut_down"
     FAILED = "failed"
-
-
-class Seen(StrEnum):
-    """What became of a piece of content: guards read it, a policy trusts it, it was let through in an earlier request,
-    it would have blocked this one and was taken out or not judged, no guard could read it, or only the provider can."""
-
-    SCANNED = "scanned"
-    JUDGED_BEFORE = "judged before"
-    DROPPED = "dropped"
-    IGNORED = "ignored"
-    TRUSTED = "trusted"
-    UNREAD = "unread"
-    SEALED = "sealed"
-
-
-def seen_as(text: str | None, kind: Kind) -> Seen:
-    """What became of a piece that was given to the guards."""
-    if kind is Kind.SEAL:
-        return Seen.SEALED
-    return Seen.UNREAD if text is None else Seen.SCANNED
 
 
 @dataclass(frozen=True, slots=True)
