@@ -10,7 +10,7 @@ from gateway.errors import UpstreamError
 from gateway.policy.policy import Action, DirectionPolicy, Rewrite
 from gateway.upstreams.errors import provider_error
 from gateway.upstreams.upstream import Scripted
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.gateway.providers.rows import ROWS, SEAL, Row
 from tests.gateway.providers.test_providers import ASKED, asked, plain
 from tests.support.gateway_server import KEY, Parts, blocking, served
@@ -76,7 +76,9 @@ def test_a_word_in_a_field_of_seals_is_read() -> None:
 def test_token_ids_do_not_repeat_what_a_mask_hid() -> None:
     row = Row(choice={"token_ids": [49, 51, 56]}, message={"content": "Mail ann@example.com, please."})
     policy = blocking(Action.REWRITE, Rewrite.MASK)
-    parts = Parts(guards=(Rules("rules"),), upstream=Scripted("s", lambda _: plain(row), lambda _: []), policy=policy)
+    parts = Parts(
+        guards=(PersonalData("rules"),), upstream=Scripted("s", lambda _: plain(row), lambda _: []), policy=policy
+    )
     with served(parts.gateway) as url:
         choice = post(url, {"model": "m", "messages": [ASKED]}, KEY).json()["choices"][0]
     assert "token_ids" not in choice and "ann@" not in str(choice)
