@@ -86,9 +86,11 @@ class TooManyRequests(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """The provider's failure. `status` may be the provider's own, and `body` its own error object."""
+    """The provider's failure. `status` may be the provider's own. `quoted`: the message is the provider's own words,
+    which no guard has read yet."""
 
     status = 502
+    quoted = False
     type = "upstream_error"
     code = "upstream_error"
 

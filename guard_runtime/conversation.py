@@ -34,6 +34,8 @@ class Kind(StrEnum):
     TOOL_RESULT = "tool_result"
     SCHEMA = "schema"
     MEDIA = "media"
+    SEAL = "seal"
+    """What the provider has encrypted or signed for itself: it has no text."""
 
 
 class Source(StrEnum):
@@ -59,7 +61,7 @@ def source_of(role: Role, kind: Kind) -> Source:
             return Source.TOOL_CALL
         case Kind.TOOL_RESULT:
             return Source.TOOL_RESULT
-        case Kind.TEXT | Kind.REASONING | Kind.REFUSAL | Kind.NAME | Kind.MEDIA:
+        case Kind.TEXT | Kind.REASONING | Kind.REFUSAL | Kind.NAME | Kind.MEDIA | Kind.SEAL:
             return _SPOKEN_BY[role]
 
 
@@ -138,7 +140,12 @@ class Conversation:
 
     @property
     def unreadable(self) -> tuple[Part, ...]:
-        return tuple(part for part in self.judged if part.text is None)
+        return tuple(part for part in self.judged if part.text is None and part.kind is not Kind.SEAL)
+
+    @property
+    def sealed(self) -> tuple[Part, ...]:
+        """What only the provider can read."""
+        return tuple(part for part in self.judged if part.kind is Kind.SEAL)
 
     @property
     def question(self) -> str:

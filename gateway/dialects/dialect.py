@@ -1,6 +1,6 @@
 """The protocol of an API dialect: everything that depends on how one vendor's API is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +100,9 @@ class Dialect(Documented, Protocol):
         """Every string a caller can receive, but for what only repeats the `request`. Raises `UpstreamError` when
         it is not an answer of this dialect."""
 
+    def normalised(self, answer: Json) -> Json:
+        """A plain answer, before it is read, with what the provider writes otherwise written as the API has it."""
+
     def choices(self, body: Json) -> int:
         """How many choices a request asks for."""
 
@@ -128,6 +131,13 @@ class Dialect(Documented, Protocol):
 
 class DialectStream(Protocol):
     """One streamed answer in this dialect. Remembers what has left, because that decides how it can end."""
+
+    def normalised(self, event: Event) -> Event:
+        """The event, before it is read, with what the provider writes otherwise written as the API has it."""
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        """An event that was just read, without what these channels stand for: fields that nobody knows. None where
+        nothing of it can be relayed."""
 
     def read(self, event: Event) -> Sequence[Delta]:
         """What an event adds. Raises `UpstreamError` when it is no event of this dialect; an event that carries the

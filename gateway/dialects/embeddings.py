@@ -66,6 +66,9 @@ class Embeddings:
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
 
+    def normalised(self, answer: Json) -> Json:
+        return answer
+
     def choices(self, body: Json) -> int:
         return 1
 

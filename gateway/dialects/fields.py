@@ -67,6 +67,20 @@ def carries_text(value: Any) -> bool:
     return False
 
 
+def carries_tokens(value: Any) -> bool:
+    """Whether a JSON value holds a list of whole numbers, which may be the ids of a text's tokens."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case Mapping() as holder:
+                waiting.extend(holder.values())
+            case list() as items:
+                if any(isinstance(item, int) and not isinstance(item, bool) for item in items):
+                    return True
+                waiting.extend(items)
+    return False
+
+
 def only_names(value: Any) -> bool:
     """Whether every string in a JSON value, keys included, is an identifier."""
     return value is None or all(map(is_identifier, strings(value)))
@@ -82,9 +96,17 @@ def unread(holder: Json, known: frozenset[str], names: frozenset[str] = frozense
             yield key
 
 
+def unread_in_answer(holder: Json, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[str]:
+    """As `unread`, for an answer: there a list of numbers may be the tokens of a text that was masked."""
+    for key, value in holder.items():
+        if key not in known and key not in names and carries_tokens(value):
+            yield key
+    yield from (key for key in unread(holder, known, names) if not carries_tokens(holder[key]) or key in names)
+
+
 def strangers(holder: Json, path: Path, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[Part]:
     """A part without text for every key of an answer whose strings nothing reads."""
-    for key in unread(holder, known, names):
+    for key in unread_in_answer(holder, known, names):
         yield Part((*path, key), None)
 
 
@@ -244,6 +266,38 @@ def require_event_name(name: str | None, expected: str | None) -> None:
 
 def provider_failed(error: object) -> UpstreamError:
     """The error for an error event of the provider. Its message is left out, because no guard has read it."""
+    return UpstreamError(f"The model's provider reported an error in the middle of its answer{_code_of(error)}.")
+
+
+def refuse_error(answer: Json) -> None:
+    """Raises `UpstreamError` for a plain answer that is an error, though its status says that it is none."""
+    error = answer.get("error") or answer.get("detail")
+    if error and not any(answer.get(key) for key in ("choices", "content", "data", "output")):
+        raise UpstreamError(f"The model's provider answered with an error in place of an answer{_code_of(error)}.")
+
+
+def _code_of(error: object) -> str:
     code = error.get("code") or error.get("type") if isinstance(error, Mapping) else None
-    named = f" ({code})" if is_identifier(code) and code else ""
-    return UpstreamError(f"The model's provider reported an error in the middle of its answer{named}.")
+    shown = str(code) if isinstance(code, int) else code
+    return f" ({shown})" if is_identifier(shown) and shown else ""
+
+
+def removed(value: Any, path: Path) -> Any:
+    """A copy of `value` without what stands at a path. A thing of unknown type goes as a whole: in a list that is its
+    element, elsewhere nothing can be removed."""
+    if path[-1] == "type" and len(path) > 1:
+        path = path[:-1]
+    return _removed(value, path)
+
+
+def _removed(value: Any, path: Path) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(value, Mapping) and head in value:
+        if not rest:
+            return {key: inner for key, inner in value.items() if key != head}
+        return {**value, head: _removed(value[head], rest)}
+    if isinstance(value, list) and isinstance(head, int) and head < len(value):
+        if not rest:
+            return [*value[:head], *value[head + 1 :]]
+        return [*value[:head], _removed(value[head], rest), *value[head + 1 :]]
+    return value

@@ -87,6 +87,8 @@ class Judge:
         )
         if unread:
             answers.decisions.append(_unreadable(policy, conversation, unread))
+        if conversation.sealed:
+            answers.decisions.append(_sealed(policy, conversation))
         return Judgement(
             decision=worst_of(answers.decisions, conversation.direction),
             decisions=tuple(answers.decisions),
@@ -145,6 +147,11 @@ def _unreadable(policy: Policy, conversation: Conversation, unread: Sequence[Unr
     direction = conversation.direction
     detail = ", ".join(sorted({item.reason for item in unread}))
     return Decision(policy.toward(direction).on_unreadable, Reason.UNREADABLE, direction, detail=detail)
+
+
+def _sealed(policy: Policy, conversation: Conversation) -> Decision:
+    direction = conversation.direction
+    return Decision(policy.toward(direction).on_sealed, Reason.SEALED, direction, detail="sealed by the provider")
 
 
 def is_outage(decision: Decision) -> bool:

@@ -12,7 +12,7 @@ from gateway.judging.media import MediaReaders
 from gateway.judging.rewrites import CannotMask, edited
 from gateway.judging.trust import split_trusted
 from gateway.policy.sources import BlockedTurn, History, Sources
-from guard_runtime.conversation import Conversation, Direction, Part
+from guard_runtime.conversation import Conversation, Direction, Kind, Part
 
 MOST_DROPPED = 16
 """How often a prompt is judged again without an earlier turn that blocks it."""
@@ -21,7 +21,7 @@ DROPPED = {"zh": "[此前的内容已移除]", "en": "[earlier content removed]"
 
 class Seen(StrEnum):
     """What became of a piece of content: guards read it, a policy trusts it, it was let through in an earlier request,
-    it would have blocked this one and was taken out or not judged, or no guard could read it."""
+    it would have blocked this one and was taken out or not judged, no guard could read it, or only the provider can."""
 
     SCANNED = "scanned"
     JUDGED_BEFORE = "judged before"
@@ -29,6 +29,14 @@ class Seen(StrEnum):
     IGNORED = "ignored"
     TRUSTED = "trusted"
     UNREAD = "unread"
+    SEALED = "sealed"
+
+
+def seen_as(text: str | None, kind: Kind) -> Seen:
+    """What became of a piece that was given to the guards."""
+    if kind is Kind.SEAL:
+        return Seen.SEALED
+    return Seen.UNREAD if text is None else Seen.SCANNED
 
 
 @dataclass(frozen=True, slots=True)

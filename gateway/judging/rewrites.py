@@ -88,7 +88,7 @@ def refusal(policy: Policy, decision: Decision, language: str, *, id: str, creat
     match decision.reason:
         case Reason.GUARD_FAILURE:
             texts, code = _OUTAGE, "guard_unavailable"
-        case Reason.UNREADABLE:
+        case Reason.UNREADABLE | Reason.SEALED:
             texts, code = _UNREADABLE, "content_filter"
         case _:
             texts, code = {**_REFUSAL, **policy.refusal}, "content_filter"

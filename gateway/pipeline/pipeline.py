@@ -11,14 +11,17 @@ from gateway.bugs import bug_place
 from gateway.clock import now
 from gateway.dialects.annotated import annotated
 from gateway.dialects.dialect import Choice, Json
-from gateway.errors import GatewayError, GuardUnavailable
+from gateway.dialects.fields import refuse_error
+from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement
 from gateway.judging.media import MediaReaders
 from gateway.judging.prompt import JudgedPrompt, PromptJudge, PromptRequest
+from gateway.judging.provider_errors import judged_error
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
 from gateway.judging.rewrites import refusal, with_masks
+from gateway.judging.unknown_fields import UnknownFields
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import (
     answer_reply,
@@ -37,6 +40,7 @@ from guard_runtime.conversation import Conversation, Direction
 
 log = logging.getLogger(__name__)
 
+NO_RETRY = {"x-should-retry": "false"}
 NOT_CHECKED = "The safety check could not be completed, so the request was rejected."
 
 
@@ -68,7 +72,11 @@ class Pipeline:
             reply = self._streamed(outgoing, judgement, builder)
         else:
             answer = await self._ask(outgoing, outgoing.body, builder)
-            reply = await self._answered(exchange, outgoing, answer, judgement, builder)
+            try:
+                reply = await self._answered(exchange, outgoing, answer, judgement, builder)
+            except UpstreamError as error:  # the answer has been paid for: an SDK that asks again would pay again
+                error.headers = {**error.headers, **NO_RETRY}
+                raise
         if asked.dropped:
             reply.headers["x-libragate-dropped"] = str(asked.dropped)
         return reply
@@ -154,17 +162,22 @@ class Pipeline:
         started = now()
         try:
             answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+        except UpstreamError as error:
+            raise await judged_error(error, exchange.policy, exchange.conversation, self._judge) from None
         finally:
             builder.spend("upstream", now() - started)
+        refuse_error(answer)
         builder.used(exchange.dialect.usage(answer))
-        return answer
+        return exchange.dialect.normalised(answer)
 
     async def _answered(
         self, exchange: Exchange, outgoing: Exchange, answer: Json, on_prompt: Judgement, builder: RecordBuilder
     ) -> Response:
         """The answer, every choice of it judged."""
         judgements: dict[int, Judgement] = {}
-        for choice in exchange.dialect.read_answer(answer, exchange.body):
+        unknown = _unknown_fields(exchange.policy, builder)
+        answer, choices = unknown.in_answer(exchange.dialect, answer, exchange.body)
+        for choice in choices:
             answer, judgements[choice.position] = await self._choice(exchange, outgoing, answer, choice, builder)
         if outgoing.prompt_results is not None:
             of_choices = {i: content_filter_results(one, Direction.RESPONSE) for i, one in judgements.items()}
@@ -209,7 +222,8 @@ class Pipeline:
         body = exchange.dialect.instructed(outgoing.body, instruction)
         for _ in range(policy.max_regenerations):
             other = await self._ask(outgoing, body, builder)
-            first = exchange.dialect.read_answer(other, exchange.body)[0]
+            other, choices = _unknown_fields(policy, builder).in_answer(exchange.dialect, other, exchange.body)
+            first = choices[0]
             reply = await self._readers.read(exchange.conversation.reply(*first.parts))
             judgement = await self._judged(exchange, reply, builder)
             if isinstance(_remedy(judgement, reply), Pass):
@@ -232,6 +246,10 @@ class Pipeline:
                 sink.write(record)
             except Exception as bug:  # noqa: BLE001 - the reply is decided; what a sink raises must not change it
                 log.error("the record of %s was not written by %s: %s", record.id, type(sink).__name__, bug_place(bug))
+
+
+def _unknown_fields(policy: Policy, builder: RecordBuilder) -> UnknownFields:
+    return UnknownFields(policy.drop_unknown, policy.passed_fields, builder.dropped_fields)
 
 
 def _remedy(judgement: Judgement, conversation: Conversation) -> Pass | Mask | Replace | Regenerate:

@@ -8,7 +8,7 @@ from gateway.clock import now
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
-from gateway.judging.prompt import Seen
+from gateway.judging.prompt import Seen, seen_as
 from gateway.records.record import Outcome, Read, Record
 from gateway.records.stream_stats import StreamStats
 from gateway.streaming.outcome import StreamOutcome
@@ -37,6 +37,7 @@ class RecordBuilder:
     replies: list[str] | None = None
     read: list[Read] = field(default_factory=list)
     detail: str = ""
+    dropped_fields: dict[str, None] = field(default_factory=dict)
 
     def admit(self, tenant: Tenant, guard: str) -> None:
         """The request has been read and may be served."""
@@ -63,7 +64,7 @@ class RecordBuilder:
     def saw(self, direction: Direction, parts: Sequence[Part], how: Seen = Seen.SCANNED) -> None:
         """What became of these pieces; one without text was not read, whatever was meant for it."""
         for part in parts:
-            seen = Seen.UNREAD if how is Seen.SCANNED and part.text is None else how
+            seen = how if how is not Seen.SCANNED else seen_as(part.text, part.kind)
             reader = part.media.read_by if part.media is not None else ""
             place, characters = dotted(part.path), len(part.text or "")
             self.read.append(Read(direction, place, str(part.kind), characters, seen, reader))
@@ -76,6 +77,7 @@ class RecordBuilder:
             self.judged(outcome.judgement)
         self.read.extend(outcome.read)
         self.detail = outcome.detail
+        self.dropped_fields |= dict.fromkeys(outcome.dropped_fields)
         self.used(outcome.usage)
         for stage, seconds in outcome.seconds.items():
             if stage != "guard":
@@ -112,6 +114,7 @@ class RecordBuilder:
             stats=self.stats,
             error=error,
             detail=self.detail,
+            dropped_fields=tuple(self.dropped_fields),
             text=self._text() if self.admitted and policy is not None and policy.record_text else None,
         )
 

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     RULE = "rule"
     GUARD_FAILURE = "guard_failure"
     UNREADABLE = "unreadable"
+    SEALED = "sealed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class DirectionPolicy:
     rules: Mapping[Category, tuple[Rule, ...]] = field(default_factory=dict)
     on_guard_failure: Action = Action.BLOCK
     on_unreadable: Action = Action.BLOCK
+    on_sealed: Action = Action.LOG
 
 
 class OnBlock(StrEnum):
@@ -116,6 +118,8 @@ class Policy:
     record_text: bool = False
     expose_scores: bool = False
     annotations: bool = False
+    drop_unknown: bool = True
+    passed_fields: frozenset[str] = frozenset()
     sources: Sources = BALANCED
     stream: StreamSettings = field(default_factory=StreamSettings)
 

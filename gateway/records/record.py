@@ -77,6 +77,7 @@ class Record:
     error: str | None = None
     detail: str = ""
     text: Mapping[str, Any] | None = None
+    dropped_fields: tuple[str, ...] = ()
 
     @property
     def decision(self) -> Decision | None:
@@ -104,6 +105,7 @@ class Record:
             "read": [read.line() for read in self.read[:MOST_READ]],
             "read_more": max(0, len(self.read) - MOST_READ),
             "unread": _unread(self.judgements),
+            **({"dropped_fields": list(self.dropped_fields)} if self.dropped_fields else {}),
             "failures": [failure for _, judgement in self.judgements for failure in judgement.failures],
             "tokens": dict(self.tokens),
             "characters": self.stats.line() if self.stats is not None else {},
@@ -147,18 +149,21 @@ def _decision_line(decision: Decision) -> dict[str, Any]:
     }
 
 
+_UNREAD_RULES = {Reason.UNREADABLE: "on_unreadable", Reason.SEALED: "on_sealed"}
+
+
 def _unread(judgements: tuple[tuple[Direction, Judgement], ...]) -> list[dict[str, Any]]:
     """What no guard read, and what the policy says about that."""
     return [
         {
             "direction": str(direction),
             "what": decision.detail,
-            "rule": f"on_unreadable.{direction}",
+            "rule": f"{_UNREAD_RULES[decision.reason]}.{direction}",
             "action": decision.action.name.lower(),
         }
         for direction, judgement in judgements
         for decision in judgement.decisions
-        if decision.reason is Reason.UNREADABLE
+        if decision.reason in _UNREAD_RULES
     ]
 
 

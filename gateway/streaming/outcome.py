@@ -48,6 +48,7 @@ class StreamOutcome:
     detail: str = ""
     text: Mapping[Channel, str] | None = None
     withheld: tuple[Part, ...] = ()
+    dropped_fields: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

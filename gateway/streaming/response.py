@@ -20,8 +20,10 @@ from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement, together
 from gateway.judging.masks import mask_label
+from gateway.judging.provider_errors import judged_error
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, stream_remedy
 from gateway.judging.rewrites import refusal
+from gateway.judging.unknown_fields import UnknownFields
 from gateway.policy.policy import Action, Decision, Reason
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome
@@ -141,6 +143,7 @@ class GuardedStream(Response):
             usage=stats.usage,
             error=ending.error,
             detail=ending.detail,
+            dropped_fields=tuple(stats.dropped),
             text=stats.text,
             withheld=stats.withheld if stats.record_text else (),
         )
@@ -173,6 +176,8 @@ class _Relay:
         self._stream = exchange.dialect.stream(body)
         question = exchange.conversation.question
         self._gate = Gate(self._settings, lambda label: mask_label(label, exchange.language), question=question)
+        self._unknown = UnknownFields(exchange.policy.drop_unknown, exchange.policy.passed_fields, stats.dropped)
+        self._unusable: UpstreamError | None = None
         self._wakeup = Wakeup()
         self._buffer = UpstreamBuffer(self._wakeup)
         self._reading = anyio.CancelScope()
@@ -241,12 +246,21 @@ class _Relay:
             event, size = self._buffer.take()
             self._stats.saw(self._exchange.dialect.usage(event.data or {}), now - self._began)
             try:
-                self._gate.push(event, self._stream.read(event), now, size)
+                self._take(event, now, size)
             except UpstreamError as exc:
                 self._reading.cancel()
                 self._buffer.end(exc, discard=True)
+                exc.headers = {**exc.headers, "x-should-retry": "false"}  # what came so far has been paid for
+                self._unusable = exc
         if self._buffer.ended and not self._buffer:
             self._gate.end(complete=self._complete)
+
+    def _take(self, event: Event, now: float, size: int) -> None:
+        """Reads an event and moves it into the gate. Raises `UpstreamError`."""
+        event = self._stream.normalised(event)
+        known, deltas = self._unknown.in_event(self._stream, event, self._stream.read(event))
+        if known is not None:
+            self._gate.push(known, deltas, now, size)
 
     async def _forward(self, events: Sequence[Free]) -> None:
         if not events:
@@ -265,7 +279,7 @@ class _Relay:
             try:
                 await self._read_all()
             except UpstreamError as exc:
-                error = exc
+                error = await judged_error(exc, self._exchange.policy, self._exchange.conversation, self._judge)
         self._buffer.end(error)
 
     async def _read_all(self) -> None:
@@ -346,12 +360,14 @@ class _Relay:
         """All that came in has been judged, and has left."""
         if self._complete:
             return _Ending(Ended.COMPLETE, self._stream.close())
-        return self._failed(self._buffer.error or UpstreamError("The model's provider stopped in the middle."))
+        return self._failed(
+            self._unusable or self._buffer.error or UpstreamError("The model's provider stopped in the middle.")
+        )
 
     @property
     def _complete(self) -> bool:
         """Whether the answer is whole, by its own words or by the upstream's closing event."""
-        return self._stream.finished or self._buffer.closed
+        return self._stream.finished or (self._buffer.closed and self._unusable is None)
 
     def _failed(self, error: UpstreamError) -> _Ending:
         ended = Ended.TIMEOUT if isinstance(error, UpstreamTimeout) else Ended.UPSTREAM_FAILED

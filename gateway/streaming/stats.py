@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from gateway.dialects.dialect import Channel, Json
 from gateway.dialects.fields import added, dotted
 from gateway.judging.judge import Judgement
-from gateway.judging.prompt import Seen
+from gateway.judging.prompt import seen_as
 from gateway.policy.policy import Decision, worst_of
 from gateway.records.record import Read
 from gateway.records.stream_stats import StreamStats
@@ -67,6 +67,7 @@ class StreamStatsBuilder:
     seconds: dict[str, float] = field(default_factory=dict)
     usage: dict[str, object] = field(default_factory=dict)
     withheld: tuple[Part, ...] = ()
+    dropped: dict[str, None] = field(default_factory=dict)
     _released: int = 0
     _attempts: StreamStats = field(default_factory=StreamStats)
     _usage_now: Mapping[str, object] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class StreamStatsBuilder:
         for channel in gate.coverage:
             key = (channel.channel, channel.unreadable)
             before = self.read[key].characters if key in self.read else 0
-            seen = Seen.UNREAD if channel.unreadable else Seen.SCANNED
+            seen = seen_as(None if channel.unreadable else "", channel.kind)
             characters = before + channel.characters
             self.read[key] = Read(Direction.RESPONSE, dotted(channel.channel), str(channel.kind), characters, seen)
         self.seconds["hold"] = max(self.seconds.get("hold", 0.0), gate.longest_hold)

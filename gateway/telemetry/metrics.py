@@ -19,6 +19,21 @@ GUARD_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
 UPSTREAM_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 
 
+DROPPED_NAMES = frozenset(
+    {
+        "copilot_references",
+        "kv_transfer_params",
+        "message",
+        "prompt_logprobs",
+        "prompt_token_ids",
+        "text",
+        "timings",
+        "token_ids",
+        "type",
+        "x_groq",
+    }
+)
+"""Fields that are counted by name: a provider chooses the others' names, and the number of series must be bounded."""
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -40,6 +55,7 @@ class Metrics:
             "decisions", "Decisions taken by rules", "tenant", "direction", "category", "action", "mode"
         )
         self._unread = self._counter("unread_parts", "Pieces of content that no guard read", "reason")
+        self._dropped = self._counter("dropped_fields", "Unknown fields taken out of answers", "field")
         self._cache = self._counter("verdict_cache", "Readings by where the verdict came from", "result")
         help_text = "One check of a conversation by all guards"
         self._guard = self._histogram("guard", help_text, GUARD_BUCKETS, "guard", "direction", "result")
@@ -111,6 +127,8 @@ class Metrics:
                 self._unread(item.reason).inc()
             self._cache("hit").inc(coverage.cached)
             self._cache("miss").inc(coverage.windows)
+        for name in record.dropped_fields:
+            self._dropped(name if name in DROPPED_NAMES else "other").inc()
         for stage, phase in (("upstream", "whole"), ("first_event", "first_chunk")):
             if stage in record.seconds:
                 self._upstream(phase).observe(record.seconds[stage])

@@ -26,8 +26,11 @@ def provider_error(name: str, status: int, body: object, secret: str | None = No
     if not 400 <= status < 600:
         return UpstreamError(f"The model's provider ({name}) answered with status {status}, which is no answer.")
     fields = {field: _without(value, secret) for field, value in _error_fields(body).items()}
-    message = _sentence(fields.get("message")) or f"The model's provider ({name}) answered with status {status}."
-    error = UpstreamError(message, param=_token(fields.get("param")))
+    words = _sentence(fields.get("message"))
+    error = UpstreamError(
+        words or f"The model's provider ({name}) answered with status {status}.", param=_token(fields.get("param"))
+    )
+    error.quoted = bool(words)
     error.status = status
     error.type = _token(fields.get("type")) or error.type
     error.code = _token(fields.get("code")) or ("rate_limit_exceeded" if status == 429 else error.code)
@@ -40,6 +43,8 @@ def _error_fields(body: object) -> Mapping[str, object]:
         case {"error": dict(fields)}:
             return fields
         case {"error": str(message)} | {"detail": str(message)}:
+            return {"message": message}
+        case {"detail": [{"msg": str(message)}, *_]}:
             return {"message": message}
         case {"message": str(message), **rest}:
             return {"message": message, "type": rest.get("type"), "code": rest.get("code"), "param": rest.get("param")}

@@ -212,6 +212,8 @@ class _Reply:
             found = orjson.loads(data)
         except orjson.JSONDecodeError:
             found = None
+        if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict) and "error" in found[0]:
+            found = found[0]
         if not isinstance(found, dict):
             raise _failed(self.name, "sent an answer that is not a JSON object")
         return found

@@ -97,7 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an answer without its end is not whole",
         STREAMING,
-        "return self._stream.finished or self._buffer.closed",
+        "return self._stream.finished or (self._buffer.closed and self._unusable is None)",
         "return True",
         ("wire_02_a_stream_without_its_end_is_guarded_and_ends_in_an_error",),
         function="_Relay._complete",
@@ -105,8 +105,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every choice is judged",
         PIPELINE,
-        "for choice in exchange.dialect.read_answer(answer, exchange.body):",
-        "for choice in exchange.dialect.read_answer(answer, exchange.body)[1:]:",
+        "for choice in choices:",
+        "for choice in choices[1:]:",
         (
             "wire_03_choices_in_any_order_are_each_judged",
             "wire_03_echoed_prompts_and_best_of_are_judged_as_they_come",
@@ -239,8 +239,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "every field of a delta is read",
         CHAT_STREAM,
-        "yield from texts(delta, DELTA_TEXT, (index,))",
-        'yield from texts(delta, {"content": Kind.TEXT}, (index,))',
+        'yield from texts({**delta, "content": None} if listed else delta, DELTA_TEXT, (index,))',
+        'yield from texts({**delta, "content": None} if listed else delta, {"content": Kind.TEXT}, (index,))',
         ("wire_07_reasoning_thinking_annotations_and_transcripts_are_read",),
         function="ChatDelta.read",
     ),
@@ -499,7 +499,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a field of a delta that nobody knows is held",
         CHAT_STREAM,
-        "for key in unread(delta, DELTA_KNOWN, DELTA_NAMES):",
+        "for key in unread_in_answer(delta, DELTA_KNOWN, DELTA_NAMES):",
         "for key in ():",
         ("threat_06_unread_shapes_of_new_fields_are_held_and_answered_for",),
         function="ChatDelta.read",
@@ -507,7 +507,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a field of an answer that nobody knows is answered for",
         FIELDS,
-        "for key in unread(holder, known, names):",
+        "for key in unread_in_answer(holder, known, names):",
         "for key in ():",
         ("threat_06_unread_shapes_in_a_plain_answer_are_answered_for",),
         function="strangers",

@@ -265,7 +265,7 @@ def test_threat_06_unread_shapes_of_new_fields_are_held_and_answered_for(event: 
 )
 def test_threat_06_unread_shapes_in_a_plain_answer_are_answered_for(fields: Json) -> None:
     answer = answered(plain(message("fine", **fields)))
-    assert BAD_WORD not in answer.text and answer.json()["choices"][0]["finish_reason"] == "content_filter"
+    assert BAD_WORD not in answer.text and answer.json()["choices"][0]["message"]["content"] == "fine"
 
 
 def test_threat_18_one_event_in_is_one_event_out() -> None:

@@ -95,7 +95,8 @@ def _keys(page: str, name: str, model: type[BaseModel]) -> Table:
     """The model's own keys, without those of the model it extends."""
     inherited = {key for base in model.__bases__ if issubclass(base, BaseModel) for key in base.model_fields}
     properties = model.model_json_schema()["properties"]
-    rows = [(key, _type(properties[key]), _default(model, key)) for key in model.model_fields if key not in inherited]
+    own = [(field.alias or key, key) for key, field in model.model_fields.items() if key not in inherited]
+    rows = [(name, _type(properties[name]), _default(model, key)) for name, key in own]
     return Table(page, name, _KEYS, tuple(rows))
 
 

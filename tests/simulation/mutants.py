@@ -323,7 +323,7 @@ MUTATIONS = (
     Mutation(
         "an upstream that stops in the middle has failed",
         "response",
-        "        return self._stream.finished or self._buffer.closed\n",
+        "        return self._stream.finished or (self._buffer.closed and self._unusable is None)\n",
         "        return True\n",
         (Fault.UPSTREAM_DIES,),
         function="_Relay._complete",

@@ -7,6 +7,9 @@ from gateway.dialects.choices.chat_fields import FIELDS
 from gateway.dialects.choices.chat_stream import CHOICE_KNOWN, ChatDelta, logprobs_text
 from gateway.dialects.choices.choice_stream import ChoiceStream
 from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
+from gateway.dialects.choices.content_pieces import THINKING
+from gateway.dialects.choices.normal_answers import normal_answer
+from gateway.dialects.choices.vendor_fields import IN_MESSAGE, OF_CALL, OF_CHOICE, vendor_parts
 from gateway.dialects.dialect import Choice, Json, Refusal
 from gateway.dialects.fields import (
     arguments,
@@ -55,9 +58,7 @@ MESSAGE_TEXT: Mapping[str, Kind] = {
     "name": Kind.NAME,
 }
 MESSAGE_NAMES = frozenset({"role", "tool_call_id", "cache_control"})
-MESSAGE_KNOWN = frozenset(
-    {"content", "tool_calls", "function_call", "audio", "annotations", "reasoning_details", *MESSAGE_TEXT}
-)
+MESSAGE_KNOWN = frozenset({"content", "tool_calls", "function_call", "audio", *IN_MESSAGE, *MESSAGE_TEXT})
 CALL_NAMES = frozenset({"id", "type", "index"})
 PIECE_NAMES = frozenset({"type", "cache_control"})
 MEDIA_PARTS = frozenset({"image_url", "input_audio", "file"})
@@ -84,6 +85,9 @@ class Chat:
 
     def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
+
+    def normalised(self, answer: Json) -> Json:
+        return normal_answer(answer)
 
     def choices(self, body: Json) -> int:
         return int(body.get("n") or 1)
@@ -189,12 +193,12 @@ def _message_parts(message: Json, path: Path) -> Iterator[Part]:
             yield from text(message[name], (*path, name), text_kind)
     for call, at in items(message.get("tool_calls"), (*path, "tool_calls")):
         require_names(call, CALL_NAMES, at)
-        refuse_unknown(call, CALL_NAMES | {"function", "custom"}, at)
+        refuse_unknown(call, CALL_NAMES | {"function", "custom", *OF_CALL}, at)
         for field in ("function", "custom"):
             yield from _call(call.get(field), (*at, field))
+        yield from vendor_parts(call, OF_CALL, at)
     yield from _call(message.get("function_call"), (*path, "function_call"))
-    yield from joined(message.get("annotations"), (*path, "annotations"), Kind.TEXT)
-    yield from joined(message.get("reasoning_details"), (*path, "reasoning_details"), Kind.REASONING)
+    yield from vendor_parts(message, IN_MESSAGE, path)
     if message.get("audio") is not None:
         # A spoken answer: its transcript is text; the sound itself cannot be read by a guard.
         audio = mapping(message["audio"], (*path, "audio"))
@@ -214,6 +218,11 @@ def _content(content: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 def _piece(piece: Json, path: Path, kind: Kind) -> Iterator[Part]:
     part_type = piece.get("type")
+    if isinstance(part_type, str) and part_type in THINKING:
+        refuse_unknown(piece, PIECE_NAMES | {THINKING[part_type], "signature", "reference_ids", "closed"}, path)
+        fields = (THINKING[part_type], "signature")
+        yield from vendor_parts(piece, dict.fromkeys(fields, Kind.REASONING), path)
+        return
     if not isinstance(part_type, str) or part_type not in (TEXT_PARTS.keys() | MEDIA_PARTS):
         name = dotted((*path, "type"))
         known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
@@ -260,5 +269,5 @@ def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
     yield from strangers(message, at, MESSAGE_KNOWN, MESSAGE_NAMES)
     yield from _message_parts({key: value for key, value in message.items() if key in MESSAGE_KNOWN}, at)
     yield from joined(logprobs_text(choice.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
-    yield from joined(choice.get("stop_reason"), (*path, "stop_reason"), Kind.TEXT)
+    yield from vendor_parts(choice, OF_CHOICE, path)
     yield from strangers(choice, path, CHOICE_KNOWN - {"delta"}, CHOICE_NAMES)

@@ -4,8 +4,9 @@ place."""
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from gateway.dialects.choices.vendor_fields import BESIDE, vendor_parts
 from gateway.dialects.dialect import Choice, Json
-from gateway.dialects.fields import added, dotted, is_index, items, joined, only_names, strangers
+from gateway.dialects.fields import added, dotted, is_identifier, is_index, items, only_names, strangers, text
 from gateway.errors import BadRequest, UpstreamError
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -16,20 +17,17 @@ ANSWER_NAMES = frozenset(
         "id",
         "object",
         "created",
-        "model",
         "system_fingerprint",
         "service_tier",
         "obfuscation",
+        "p",
+        "request_id",
         "usage",
         "moderation",
-        "prompt_filter_results",
     }
 )
-BESIDE = ("citations", "search_results", "provider")
-ANSWER_KNOWN = frozenset({"choices", *BESIDE})
-CHOICE_NAMES = frozenset(
-    {"index", "finish_reason", "native_finish_reason", "content_filter_results", "content_filter_offsets"}
-)
+ANSWER_KNOWN = frozenset({"choices", "model", *BESIDE})
+CHOICE_NAMES = frozenset({"index", "finish_reason", "native_finish_reason", "content_filter_offsets"})
 NO_USAGE: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
@@ -53,8 +51,9 @@ def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Pa
 
 
 def _beside(answer: Json) -> Iterator[Part]:
-    for name in BESIDE:
-        yield from joined(answer.get(name), (name,), Kind.TEXT)
+    if not is_identifier(answer.get("model", "")):
+        yield from text(answer["model"], ("model",), Kind.NAME)
+    yield from vendor_parts(answer, BESIDE, ())
     yield from strangers(answer, (), ANSWER_KNOWN, ANSWER_NAMES)
 
 
@@ -62,7 +61,7 @@ def with_refused(answer: Json, position: int, choice: Json) -> dict[str, Any]:
     """`answer` with that choice in the place of its own. What stood beside the choices goes too, but for the stamp."""
     choices = list(answer["choices"])
     choices[position] = {**choice, "index": choices[position].get("index", position)}
-    stamp = {key: value for key, value in answer.items() if key in ANSWER_NAMES and only_names(value)}
+    stamp = {key: value for key, value in answer.items() if key in (*ANSWER_NAMES, "model") and only_names(value)}
     return {**stamp, "choices": choices}
 
 

@@ -1,12 +1,14 @@
 """POST /v1/completions, the older API that continues a text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
-from gateway.dialects.choices.choice_stream import ChoiceStream, joined_texts, texts
+from gateway.dialects.choices.choice_stream import ChoiceStream, texts
 from gateway.dialects.choices.choices import CHOICE_NAMES, NO_USAGE, read_choices, with_choice, with_refused
+from gateway.dialects.choices.vendor_fields import OF_CHOICE, vendor_deltas, vendor_parts, with_vendor_texts
 from gateway.dialects.dialect import Channel, Choice, Delta, Json, Refusal
-from gateway.dialects.fields import joined, strangers, strings, text, unread, usage_in
+from gateway.dialects.fields import joined, strangers, strings, text, unread_in_answer, usage_in
 from gateway.dialects.json_schema import TEXT, TEXT_OR_NULL, TEXTS, TOKENS, Schema, one_of, some
 from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.dialects.prompts import Decoder, decoded, is_token_ids, read_prompts
@@ -40,7 +42,7 @@ FIELDS = RequestFields(
     },
     required=("prompt",),
 )
-CHOICE_KNOWN = frozenset({"text", "logprobs", "stop_reason"})
+CHOICE_KNOWN = frozenset({"text", "logprobs", *OF_CHOICE})
 
 
 class Completions:
@@ -69,6 +71,9 @@ class Completions:
 
     def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         return read_choices(answer, _answer_parts)
+
+    def normalised(self, answer: Json) -> Json:
+        return answer
 
     def choices(self, body: Json) -> int:
         """`n` for each of the prompts."""
@@ -125,20 +130,25 @@ class Completions:
 class TextChoice:
     """One choice of a streamed completion."""
 
+    def normalised(self, choice: Any) -> Any:
+        return choice
+
+    def without(self, choice: Json, index: int, unknown: Collection[Channel]) -> Json:
+        return {key: value for key, value in choice.items() if (index, "choice", key) not in unknown}
+
     def read(self, choice: Json, index: int) -> Iterator[Delta]:
         yield from texts(choice, {"text": Kind.TEXT}, (index,))
         logprobs = _logprobs_text(choice.get("logprobs"))
         if logprobs and logprobs != choice.get("text"):
             yield Delta((index, "logprobs"), logprobs)
-        yield from joined_texts(choice, {"stop_reason": Kind.TEXT}, (index,))
-        for key in unread(choice, CHOICE_KNOWN, CHOICE_NAMES):
+        yield from vendor_deltas(choice, OF_CHOICE, (index, "choice"))
+        for key in unread_in_answer(choice, CHOICE_KNOWN, CHOICE_NAMES):
             yield Delta((index, "choice", key), None)
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json:
         """Logprobs repeat the text token by token, so they are removed."""
         edits: dict[str, str | None] = {"text": texts[index, "text"]} if (index, "text") in texts else {}
-        if (index, "stop_reason") in texts:
-            edits["stop_reason"] = None
+        choice = with_vendor_texts(choice, OF_CHOICE, (index, "choice"), texts)
         return {**choice, **edits, **({"logprobs": None} if "logprobs" in choice else {})}
 
     def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
@@ -159,7 +169,7 @@ def _stop(stop: object) -> Iterator[Part]:
 def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:
     yield from text(choice.get("text"), (*path, "text"))
     yield from joined(_logprobs_text(choice.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
-    yield from joined(choice.get("stop_reason"), (*path, "stop_reason"), Kind.TEXT)
+    yield from vendor_parts(choice, OF_CHOICE, path)
     yield from strangers(choice, path, CHOICE_KNOWN, CHOICE_NAMES)
 
 

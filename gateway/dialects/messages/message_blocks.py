@@ -4,27 +4,21 @@ An unknown block or field becomes a part of kind TEXT without text: a request wi
 policy's `on_unreadable` applies. After https://docs.anthropic.com/en/api/messages and the anthropic package 2.12.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
 from gateway.dialects.media import media_part, of_base64
+from gateway.dialects.seals import is_seal, sealed_part
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path
 
 Reader = Callable[[object, Path], Iterator[Part]]
 
 BLOCK_NAMES = frozenset({"type", "id", "tool_use_id", "cache_control", "caller", "toolset_name"})
-_SEAL = re.compile(r"[A-Za-z0-9+/=_.-]*")
 _SEALED = frozenset({"encrypted_content", "encrypted_index", "encrypted_stdout"})
 _SEALED_MARK = "$sealed"
-
-
-def is_seal(value: object) -> bool:
-    """Whether a string can only be base64: a signature by which the provider knows its own thinking again."""
-    return isinstance(value, str) and _SEAL.fullmatch(value) is not None
 
 
 def _text(kind: Kind) -> Reader:
@@ -37,16 +31,6 @@ def _blocks(kind: Kind) -> Reader:
 
 def _input(value: object, path: Path) -> Iterator[Part]:
     yield from leaves(mapping(value, path), path, Kind.TOOL_CALL)
-
-
-def _signature(value: object, path: Path) -> Iterator[Part]:
-    if value is not None and not is_seal(value):
-        yield Part(path, None)
-
-
-def _redacted(value: object, path: Path) -> Iterator[Part]:
-    """Thinking that is encrypted for the provider alone."""
-    yield Part(path, None, Kind.REASONING)
 
 
 def _media(value: object, path: Path) -> Iterator[Part]:
@@ -86,7 +70,7 @@ def _result(value: object, path: Path) -> Iterator[Part]:
     texts, sealed = _unsealed(value)
     yield from joined(texts, path, Kind.TOOL_RESULT)
     if sealed:
-        yield Part((*path, _SEALED_MARK), None, Kind.TOOL_RESULT)
+        yield Part((*path, _SEALED_MARK), None, Kind.SEAL)
 
 
 def _citations(value: object, path: Path) -> Iterator[Part]:
@@ -116,8 +100,9 @@ _TOOL_USE: Mapping[str, Reader] = {"name": _text(Kind.NAME), "server_name": _tex
 _RESULT: Mapping[str, Reader] = {"content": _result}
 BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "text": {"text": _text(Kind.TEXT), "citations": _citations},
-    "thinking": {"thinking": _text(Kind.REASONING), "signature": _signature},
-    "redacted_thinking": {"data": _redacted},
+    "thinking": {"thinking": _text(Kind.REASONING), "signature": sealed_part},
+    "redacted_thinking": {"data": sealed_part},
+    "compaction": {"content": _text(Kind.TEXT), "encrypted_content": sealed_part},
     "image": {"source": _picture},
     "document": {
         "source": _source,

@@ -1,6 +1,6 @@
 """A streamed Anthropic message: reads its events, and ends it in every way the API allows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,18 @@ from gateway.dialects.fields import (
     require_event_name,
     strings,
     text,
-    unread,
+    unread_in_answer,
 )
 from gateway.dialects.json_schema import TEXT, NamedSchema, named, record
-from gateway.dialects.messages.message_blocks import block_parts, is_seal
+from gateway.dialects.messages.message_blocks import block_parts
+from gateway.dialects.seals import sealed_part
 from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Kind, Part, Path
 
-ANSWER_NAMES = frozenset({"id", "type", "role", "model", "stop_reason", "container", "usage", "diagnostics"})
+ANSWER_NAMES = frozenset(
+    {"id", "type", "role", "model", "stop_reason", "container", "usage", "diagnostics", "context_management"}
+)
 EVENT_NAMES = frozenset({"type"})
 
 
@@ -38,6 +41,7 @@ _CITATIONS = _DeltaField("citation", "citations")
 DELTAS: Mapping[str, _DeltaField] = {
     "text_delta": _DeltaField("text", "text"),
     "thinking_delta": _DeltaField("thinking", "thinking", Kind.REASONING),
+    "compaction_delta": _DeltaField("content", "content"),
     "input_json_delta": _DeltaField("partial_json", "input", Kind.TOOL_CALL),
 }
 ERROR_TYPES: Mapping[int, str] = {
@@ -64,10 +68,37 @@ class MessageStream:
         self._stopped = False
         self._blocks: dict[int, bool] = {}
         self._tokens = 0
+        self._replaced: set[int] = set()
 
     @property
     def finished(self) -> bool:
         return self._finished
+
+    def normalised(self, event: Event) -> Event:
+        return event
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        """Deltas and blocks of an unknown type go as a whole: a block leaves an empty text in its place, so that the
+        numbers of the others stay right."""
+        data = event.data
+        if data is None:
+            return event
+        index, event_type = data.get("index"), data["type"]
+        if (index, "type") in unknown:
+            self._replaced.add(_index(data))
+            return Event({**data, "content_block": {"type": "text", "text": ""}}, event.name)
+        if event_type == "content_block_delta" and ((index, "delta") in unknown or index in self._replaced):
+            return None
+        new = {key: value for key, value in data.items() if ("event", event_type, key) not in unknown}
+        for holder, at in (
+            ("delta", (index, "delta")),
+            ("delta", ("message",)),
+            ("message", ("message",)),
+            ("content_block", (index,)),
+        ):
+            if isinstance(new.get(holder), Mapping):
+                new[holder] = {key: value for key, value in new[holder].items() if (*at, key) not in unknown}
+        return Event(new, event.name)
 
     def read(self, event: Event) -> Sequence[Delta]:
         data = event.data
@@ -94,7 +125,11 @@ class MessageStream:
                     yield Delta(part.path, part.text, part.kind)
             case "content_block_delta":
                 known = frozenset({"delta"})
-                yield from _block_delta(_object(data, "delta"), _index(data))
+                index = _index(data)
+                if index in self._replaced:
+                    yield Delta((index, "delta"), None)
+                else:
+                    yield from _block_delta(_object(data, "delta"), index)
             case "message_start":
                 known = frozenset({"message"})
                 yield from self._message(_object(data, "message"))
@@ -103,7 +138,7 @@ class MessageStream:
                 yield from self._fields(_object(data, "delta"))
                 if not only_names(data.get("usage")):
                     yield Delta(("message", "usage"), None)
-        for key in unread(data, known, EVENT_NAMES):
+        for key in unread_in_answer(data, known, EVENT_NAMES):
             yield Delta(("event", event_type, key), None)
 
     def _message(self, message: Json) -> Iterator[Delta]:
@@ -117,7 +152,7 @@ class MessageStream:
     def _fields(self, holder: Json) -> Iterator[Delta]:
         for part in answer_fields(holder, ("message",), self._request):
             yield Delta(part.path, part.text, part.kind)
-        for key in unread(holder, frozenset({"content", "stop_sequence", "stop_details"}), ANSWER_NAMES):
+        for key in unread_in_answer(holder, frozenset({"content", "stop_sequence", "stop_details"}), ANSWER_NAMES):
             yield Delta(("message", key), None)
 
     def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
@@ -263,7 +298,7 @@ def _object(data: Json, field: str) -> Json:
 
 
 def _block_delta(delta: Json, index: int) -> Iterator[Delta]:
-    delta_type = str(delta.get("type"))
+    delta_type, at = str(delta.get("type")), (index, "signature")
     known = frozenset({"signature", "citation"})
     if delta_type in DELTAS:
         place = DELTAS[delta_type]
@@ -274,11 +309,11 @@ def _block_delta(delta: Json, index: int) -> Iterator[Delta]:
     elif delta_type == "citations_delta":
         lines = "".join(f"{line}\n" for line in strings(delta.get(_CITATIONS.field)))
         yield Delta((index, _CITATIONS.channel), lines)
-    elif delta_type == "signature_delta" and not is_seal(delta.get("signature")):
-        yield Delta((index, "signature"), None)
+    elif delta_type == "signature_delta" and delta.get("signature"):
+        yield from (Delta(part.path, part.text, part.kind) for part in sealed_part(delta["signature"], at))
     elif delta_type not in ("signature_delta", "citations_delta"):
         yield Delta((index, "delta"), None)
-    for key in unread(delta, known, EVENT_NAMES):
+    for key in unread_in_answer(delta, known, EVENT_NAMES):
         yield Delta((index, "delta", key), None)
 
 

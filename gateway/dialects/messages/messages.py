@@ -14,7 +14,7 @@ from gateway.dialects.fields import (
     require_known,
     require_names,
     text,
-    unread,
+    unread_in_answer,
     usage_in,
 )
 from gateway.dialects.messages.message_blocks import content, tool_parts
@@ -68,7 +68,10 @@ class Messages:
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
         known = frozenset({"content", "stop_sequence", "stop_details"})
-        return (Choice(0, (*parts, *(Part((key,), None) for key in unread(answer, known, ANSWER_NAMES)))),)
+        return (Choice(0, (*parts, *(Part((key,), None) for key in unread_in_answer(answer, known, ANSWER_NAMES)))),)
+
+    def normalised(self, answer: Json) -> Json:
+        return answer
 
     def choices(self, body: Json) -> int:
         return 1

@@ -11,6 +11,7 @@ from gateway.dialects.dialect import Json
 from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
+from gateway.dialects.seals import sealed_part
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path, Role
 
@@ -89,12 +90,6 @@ def _media(value: object, path: Path) -> Iterator[Part]:
         yield Part(path, None, Kind.MEDIA)
 
 
-def _sealed(value: object, path: Path) -> Iterator[Part]:
-    """Reasoning that only the provider can decipher."""
-    if value is not None:
-        yield Part(path, None, Kind.REASONING)
-
-
 _CALL = _joined(Kind.TOOL_CALL)
 _RESULT = _joined(Kind.TOOL_RESULT)
 _NAME = _text(Kind.NAME)
@@ -113,9 +108,9 @@ ITEMS: Mapping[str, Mapping[str, Reader]] = {
     "reasoning": {
         "summary": _content(Kind.REASONING),
         "content": _content(Kind.REASONING),
-        "encrypted_content": _sealed,
+        "encrypted_content": sealed_part,
     },
-    "compaction": {"encrypted_content": _sealed},
+    "compaction": {"encrypted_content": sealed_part},
     "function_call": _FUNCTION,
     "function_call_output": _OUTPUT,
     "custom_tool_call": {**_FUNCTION, "input": _text(Kind.TOOL_CALL)},

@@ -7,12 +7,12 @@ the way the deltas left.
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import JSON_MARK, provider_failed, require_event_name, strings, unread
+from gateway.dialects.fields import JSON_MARK, provider_failed, removed, require_event_name, strings, unread_in_answer
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.responses.response_events import (
     EVENT_NAMES,
@@ -96,6 +96,27 @@ class ResponseStream:
     def finished(self) -> bool:
         return self._finished
 
+    def normalised(self, event: Event) -> Event:
+        return event
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        """Fields are removed where they stand; an event that is about nothing but them goes as a whole."""
+        data = event.data
+        held = self._held.pop() if self._held else None
+        if data is None or held is None or held.event is not event:
+            return None
+        event_type = str(data.get("type"))
+        if any(at[:2] == ("event", event_type) for at in unknown) and not known_fields(event_type):
+            return None
+        new: Any = {key: value for key, value in data.items() if ("event", event_type, key) not in unknown}
+        gone = [text.path for text in held.texts if text.text is None and text.read_as in unknown]
+        for path in sorted(gone, key=len, reverse=True):
+            new = removed(new, path)
+        texts = tuple(text for text in held.texts if text.path not in gone)
+        changed = Event(new, event.name)
+        self._held.append(_Held(changed, texts))
+        return changed
+
     def read(self, event: Event) -> Sequence[Delta]:
         data = event.data
         if data is None:
@@ -107,7 +128,7 @@ class ResponseStream:
         if event_type in ("error", "response.failed") or data.get("error") is not None:
             raise provider_failed(error_of(data))
         self._finished = self._finished or event_type in TERMINAL
-        unknown = unread(data, known_fields(event_type), EVENT_NAMES)
+        unknown = unread_in_answer(data, known_fields(event_type), EVENT_NAMES)
         deltas = [Delta(("event", event_type, key), None) for key in unknown]
         try:
             texts = tuple(self._texts(event_type, data))

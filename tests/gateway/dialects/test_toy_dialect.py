@@ -1,6 +1,6 @@
 """A dialect added in one file, this one, and one line of registration (`registered`) is served like all the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +66,9 @@ class Toy:
             parts += text(answer.get(name), (name,))
         return (Choice(0, tuple(parts)),)
 
+    def normalised(self, answer: Json) -> Json:
+        return answer
+
     def choices(self, body: Json) -> int:
         return 1
 
@@ -107,6 +110,14 @@ class ToyStream:
     @property
     def finished(self) -> bool:
         return self._finished
+
+    def normalised(self, event: Event) -> Event:
+        return event
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        gone = {str(channel[-1]) for channel in unknown}
+        kept = {key: value for key, value in (event.data or {}).items() if key not in gone}
+        return Event(kept) if kept else None
 
     def read(self, event: Event) -> Sequence[Delta]:
         data = event.data or {}
@@ -258,7 +269,7 @@ def test_a_forbidden_word_in_any_field_the_model_reads_is_stopped(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("name", [*ANSWER_TEXTS, "unknown"])
+@pytest.mark.parametrize("name", ANSWER_TEXTS)
 def test_a_forbidden_word_in_any_text_of_an_answer_does_not_reach_the_caller(name: str, stream: bool) -> None:
     upstream = answering({**ANSWER, name: "something forbidden"})
     with served(registered(Parts(upstream=upstream))) as url:
@@ -266,6 +277,18 @@ def test_a_forbidden_word_in_any_text_of_an_answer_does_not_reach_the_caller(nam
     assert (answer.status_code, len(upstream.asked)) == (200, 1)
     assert '"ended":"refused"' in answer.text
     assert not any(piece in answer.text for piece in ("forbidden", '"for', '"bid', '"rbi', "den"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unknown_field_is_dropped_or_held_as_the_policy_says(stream: bool) -> None:
+    for drop, ended in ((True, "done"), (False, "refused")):
+        parts = Parts(
+            upstream=answering({**ANSWER, "unknown": "something forbidden"}), policy=blocking(drop_unknown=drop)
+        )
+        with served(registered(parts)) as url:
+            answer = post(url, {**REQUEST, "stream": stream})
+        assert "ended" not in answer.text or f'"ended":"{ended}"' in answer.text
+        assert not any(piece in answer.text for piece in ("forbidden", '"for', '"bid', '"rbi'))
 
 
 def test_only_what_it_calls_a_system_field_can_be_trusted() -> None:

@@ -1,13 +1,13 @@
 """A whole answer replayed through the gate of streams: where its checks lie, and where it stops."""
 
 import anyio
-from guard_runtime.guards.rules import Rules
 
 from gateway.judging.judge import Judge
 from gateway.policy.policy import Action, Policy, Rewrite, StreamMode, StreamSettings
 from gateway.streaming.replay import Replay, replay
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.guard import Guard
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.support.gateway_server import BAD, blocking
 
@@ -53,14 +53,14 @@ def test_a_block_stops_it_at_its_check_and_nothing_of_that_check_has_left() -> N
 
 def test_a_mask_does_not_stop_it_and_is_counted() -> None:
     answer = f"{HARMLESS}Call 13912345678 today. {HARMLESS}"
-    ran = replayed(answer, blocking(Action.REWRITE, Rewrite.MASK), Rules())
+    ran = replayed(answer, blocking(Action.REWRITE, Rewrite.MASK), PersonalData())
     assert ran.stopped is None
     assert ran.masked == 1
 
 
 def test_a_stream_that_is_checked_behind_cannot_mask_and_stops() -> None:
     settings = StreamSettings(mode=StreamMode.ASYNC)
-    ran = replayed("Call 13912345678 today.", blocking(Action.REWRITE, Rewrite.MASK, stream=settings), Rules())
+    ran = replayed("Call 13912345678 today.", blocking(Action.REWRITE, Rewrite.MASK, stream=settings), PersonalData())
     assert ran.stopped is not None
     assert ran.left > 0
 
