@@ -20,7 +20,7 @@ from gateway.bugs import bug_place
 from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.moderations import Moderations
 from gateway.dialects.openai_errors import error_body
-from gateway.errors import GatewayError, InternalError, NotFound
+from gateway.errors import GatewayError, InternalError, NotFound, NoWebSocket
 from gateway.exchange import Exchange, new_id
 from gateway.judging.azure_results import HEADER
 from gateway.pipeline.moderation import ModerationPipeline
@@ -247,6 +247,8 @@ def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], 
     paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
 
     async def answer(request: Request, exc: Exception) -> Response:
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return await _render(request, NoWebSocket("WebSockets are not served here. Post the request over HTTP."))
         route = f"{request.method} {request.scope['path'][:128]}"
         return await _render(request, NotFound(f"{route} is not served here. Served: {paths}, /v1/models."))
 

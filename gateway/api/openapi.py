@@ -19,7 +19,7 @@ ERRORS: Mapping[int, str] = {
     404: "There is no such model, route or receipt",
     408: "The body did not arrive in time",
     413: "The body is too large",
-    415: "The body is compressed",
+    415: "The body is compressed in a way that is not read here",
 }
 UPSTREAM_ERRORS: Mapping[int, str] = {
     429: "The model's provider limits its callers",

@@ -9,6 +9,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages.messages import Messages
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.responses.compaction import Compaction
 from gateway.dialects.responses.responses import Responses
 
 
@@ -18,6 +19,7 @@ def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Di
         Chat(),
         Completions(decoders),
         Responses(),
+        Compaction(),
         Messages(),
         Embeddings(decoders),
     )

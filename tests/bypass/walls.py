@@ -37,6 +37,7 @@ DOORS: Mapping[str, Json] = {
     CHAT: asking("something forbidden"),
     COMPLETIONS: {"model": "m", "prompt": "something forbidden"},
     RESPONSES: {"model": "m", "input": "something forbidden"},
+    f"{RESPONSES}/compact": {"model": "m", "input": "something forbidden"},
     MESSAGES: {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "something forbidden"}]},
     EMBEDDINGS: {"model": "m", "input": "something forbidden"},
     "/openai/deployments/m/chat/completions": asking("something forbidden"),

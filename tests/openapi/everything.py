@@ -12,13 +12,14 @@ from guard_runtime.guards.scripted import ScriptedGuard
 from tests.gateway.dialects import full_embeddings
 from tests.gateway.dialects.choices import full_chat, full_completions
 from tests.gateway.dialects.messages import full_messages
-from tests.gateway.dialects.responses import full_responses
+from tests.gateway.dialects.responses import full_compaction, full_responses
 from tests.support.gateway_server import BAD, Parts, blocking
 
 BY_PATH: dict[str, Any] = {
     "/v1/chat/completions": full_chat,
     "/v1/completions": full_completions,
     "/v1/responses": full_responses,
+    "/v1/responses/compact": full_compaction,
     "/v1/messages": full_messages,
     "/v1/embeddings": full_embeddings,
 }

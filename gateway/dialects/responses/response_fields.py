@@ -59,6 +59,9 @@ FIELDS = RequestFields(
         "include": Identifier(Shape.LIST),
         "context_management": Identifier(),
         "moderation": Identifier(),
+        "access_programs": Identifier(Shape.OBJECT),
+        "background_options": Identifier(Shape.OBJECT),
+        "image": Identifier(Shape.OBJECT),
         "prompt_cache_key": Identifier(),
         "prompt_cache_options": Identifier(),
         "prompt_cache_retention": Identifier(),
@@ -67,6 +70,13 @@ FIELDS = RequestFields(
         "truncation": Identifier(),
         "user": Identifier(),
         "metadata": Bookkeeping(),
+        "client_metadata": Bookkeeping(),
     },
     required=("input",),
 )
+
+_NOT_COMPACTED = frozenset({"stream", "stream_options"})
+COMPACTION_FIELDS = RequestFields(
+    {name: kind for name, kind in FIELDS.kinds.items() if name not in _NOT_COMPACTED}, required=("input",)
+)
+"""Of a request to compact a conversation, which is answered whole."""

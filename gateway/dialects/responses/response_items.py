@@ -8,7 +8,7 @@ Fields after https://platform.openai.com/docs/api-reference/responses/object and
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
+from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, only_names, text, unread
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.errors import BadRequest
@@ -33,6 +33,8 @@ ITEM_NAMES = frozenset(
         "execution",
         "fingerprint",
         "id",
+        "internal_chat_message_metadata_passthrough",
+        "metadata",
         "output_format",
         "phase",
         "quality",
@@ -42,7 +44,7 @@ ITEM_NAMES = frozenset(
         "type",
     }
 )
-PIECE_NAMES = frozenset({"type", "detail", "file_id"})
+PIECE_NAMES = frozenset({"type", "detail", "file_id", "prompt_cache_breakpoint"})
 PIECE_TEXT: Mapping[str, Kind] = {
     "input_text": Kind.TEXT,
     "output_text": Kind.TEXT,
@@ -89,6 +91,12 @@ def _media(value: object, path: Path) -> Iterator[Part]:
         yield Part(path, None, Kind.MEDIA)
 
 
+def _names(value: object, path: Path) -> Iterator[Part]:
+    """Settings, whose strings are names."""
+    if not only_names(value):
+        yield Part(path, None)
+
+
 def _sealed(value: object, path: Path) -> Iterator[Part]:
     """Reasoning that only the provider can decipher."""
     if value is not None:
@@ -116,6 +124,8 @@ ITEMS: Mapping[str, Mapping[str, Reader]] = {
         "encrypted_content": _sealed,
     },
     "compaction": {"encrypted_content": _sealed},
+    "compaction_trigger": {},
+    "configuration_update": {"reasoning": _names, "text": _joined(Kind.SCHEMA)},
     "function_call": _FUNCTION,
     "function_call_output": _OUTPUT,
     "custom_tool_call": {**_FUNCTION, "input": _text(Kind.TOOL_CALL)},
