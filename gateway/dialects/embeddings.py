@@ -43,6 +43,7 @@ class Embeddings:
     azure = True
     speaks = False
     annotates = False
+    forwarded: frozenset[str] = frozenset()
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

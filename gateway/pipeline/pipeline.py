@@ -179,7 +179,7 @@ class Pipeline:
     async def _ask(self, exchange: Exchange, body: Json, builder: RecordBuilder) -> Json:
         started = now()
         try:
-            answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+            answer = await exchange.route.upstream.answer(exchange.dialect.path, body, exchange.headers)
         finally:
             builder.spend("upstream", now() - started)
         builder.used(exchange.dialect.usage(answer))

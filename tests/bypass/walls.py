@@ -39,6 +39,7 @@ DOORS: Mapping[str, Json] = {
     RESPONSES: {"model": "m", "input": "something forbidden"},
     f"{RESPONSES}/compact": {"model": "m", "input": "something forbidden"},
     MESSAGES: {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "something forbidden"}]},
+    f"{MESSAGES}/count_tokens": {"model": "m", "messages": [{"role": "user", "content": "something forbidden"}]},
     EMBEDDINGS: {"model": "m", "input": "something forbidden"},
     "/openai/deployments/m/chat/completions": asking("something forbidden"),
     "/openai/deployments/m/completions": {"model": "m", "prompt": "something forbidden"},

@@ -73,6 +73,7 @@ class Chat:
     azure = True
     speaks = True
     annotates = True
+    forwarded: frozenset[str] = frozenset()
 
     def read_request(self, body: Json) -> Conversation:
         FIELDS.check(body)

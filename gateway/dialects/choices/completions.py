@@ -55,6 +55,7 @@ class Completions:
     azure = True
     speaks = True
     annotates = True
+    forwarded: frozenset[str] = frozenset()
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
+from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, only_names, text, unread
 from gateway.dialects.media import media_part, of_base64
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path
@@ -47,6 +47,19 @@ def _signature(value: object, path: Path) -> Iterator[Part]:
 def _redacted(value: object, path: Path) -> Iterator[Part]:
     """Thinking that is encrypted for the provider alone."""
     yield Part(path, None, Kind.REASONING)
+
+
+def _names(value: object, path: Path) -> Iterator[Part]:
+    if not only_names(value):
+        yield Part(path, None)
+
+
+def _tool(value: object, path: Path) -> Iterator[Part]:
+    yield from tool_part(mapping(value, path), path)
+
+
+def _leaves(kind: Kind) -> Reader:
+    return lambda value, path: leaves(value, path, kind)
 
 
 def _media(value: object, path: Path) -> Iterator[Part]:
@@ -144,6 +157,12 @@ BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "bash_code_execution_tool_result": _RESULT,
     "text_editor_code_execution_tool_result": _RESULT,
     "tool_search_tool_result": _RESULT,
+    "advisor_tool_result": _RESULT,
+    "browser_state": {"tabs": _leaves(Kind.TOOL_RESULT), "state_changes": _leaves(Kind.TOOL_RESULT)},
+    "fallback": {"from": _names, "to": _names, "trigger": _names},
+    "tool_addition": {"tool": _tool},
+    "tool_removal": {"tool": _leaves(Kind.TOOL_DEFINITION)},
+    "mcp_tool_listing": {"mcp_server_name": _text(Kind.NAME), "tools": _leaves(Kind.TOOL_DEFINITION)},
 }
 
 
@@ -185,7 +204,12 @@ there."""
 def tool_parts(tools: object, path: Path) -> Iterator[Part]:
     """What tool definitions say; and a part without text for each tool that the provider runs itself."""
     for tool, at in items(tools, path):
-        yield from joined(tool, at, Kind.TOOL_DEFINITION)
-        tool_type = tool.get("type")
-        if tool_type not in (None, "custom") and not str(tool_type).startswith(OWN_TOOLS):
-            yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)
+        yield from tool_part(tool, at)
+
+
+def tool_part(tool: Json, at: Path) -> Iterator[Part]:
+    """One of them: declared in the list of tools, or added in the middle of a conversation."""
+    yield from joined(tool, at, Kind.TOOL_DEFINITION)
+    tool_type = tool.get("type")
+    if tool_type not in (None, "custom", "tool_reference") and not str(tool_type).startswith(OWN_TOOLS):
+        yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)

@@ -82,6 +82,7 @@ class Responses:
     azure = False
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset({"openai-beta"})
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)
