@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, only_names, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    dotted,
+    items,
+    joined,
+    leaves,
+    mapping,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
 from gateway.dialects.media import media_part, of_base64
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path
@@ -192,7 +203,10 @@ def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
     for key, value in block.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(block, frozenset(readers), BLOCK_NAMES):
+    wordy = wordy_ids(block, ("id", "tool_use_id"))
+    for key in sorted(wordy):
+        yield from text(block[key], (*path, key), Kind.NAME)
+    for key in unread(block, wordy | readers.keys(), BLOCK_NAMES - wordy):
         yield Part((*path, key), None)
 
 

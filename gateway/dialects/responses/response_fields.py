@@ -11,7 +11,7 @@ from gateway.dialects.json_schema import (
     record,
     some,
 )
-from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Number, RequestFields, Shape
+from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Label, Number, RequestFields, Shape
 
 _PIECE: Schema = one_of(
     record(("type", "text"), type=named("input_text", "output_text", "text"), text=TEXT),
@@ -62,13 +62,13 @@ FIELDS = RequestFields(
         "access_programs": Identifier(Shape.OBJECT),
         "background_options": Identifier(Shape.OBJECT),
         "image": Identifier(Shape.OBJECT),
-        "prompt_cache_key": Identifier(),
+        "prompt_cache_key": Label(),
         "prompt_cache_options": Identifier(),
         "prompt_cache_retention": Identifier(),
-        "safety_identifier": Identifier(),
+        "safety_identifier": Label(),
         "service_tier": Identifier(),
         "truncation": Identifier(),
-        "user": Identifier(),
+        "user": Label(),
         "metadata": Bookkeeping(),
         "client_metadata": Bookkeeping(),
     },

@@ -8,7 +8,18 @@ Fields after https://platform.openai.com/docs/api-reference/responses/object and
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, only_names, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    arguments,
+    dotted,
+    items,
+    joined,
+    leaves,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.errors import BadRequest
@@ -106,7 +117,12 @@ def _sealed(value: object, path: Path) -> Iterator[Part]:
 _CALL = _joined(Kind.TOOL_CALL)
 _RESULT = _joined(Kind.TOOL_RESULT)
 _NAME = _text(Kind.NAME)
-_FUNCTION: Mapping[str, Reader] = {"name": _NAME, "namespace": _NAME, "arguments": _arguments}
+_FUNCTION: Mapping[str, Reader] = {
+    "name": _NAME,
+    "namespace": _NAME,
+    "arguments": _arguments,
+    "parsed_arguments": lambda value, path: leaves(value, path, Kind.TOOL_CALL),
+}
 _OUTPUT: Mapping[str, Reader] = {"output": _content(Kind.TOOL_RESULT), "name": _NAME, "namespace": _NAME}
 _MCP: Mapping[str, Reader] = {
     "name": _NAME,
@@ -185,7 +201,10 @@ def item_parts(item: Json, path: Path) -> Iterator[Part]:
     for key, value in item.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(item, frozenset(readers), ITEM_NAMES - readers.keys()):
+    wordy = wordy_ids(item, ("id", "call_id"))
+    for key in sorted(wordy):
+        yield from text(item[key], (*path, key), Kind.NAME)
+    for key in unread(item, wordy | readers.keys(), ITEM_NAMES - readers.keys() - wordy):
         yield Part((*path, key), None)
 
 
@@ -213,8 +232,9 @@ def piece_parts(piece: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
         own = PIECE_TEXT[piece_type]
         yield from text(piece[field], (*path, field), kind if own is Kind.TEXT else own)
         yield from joined(piece.get("annotations"), (*path, "annotations"), Kind.TEXT)
+        yield from leaves(piece.get("parsed"), (*path, "parsed"), kind)
         yield from joined(spelled(piece.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
-        known = frozenset({field, "annotations", "logprobs"})
+        known = frozenset({field, "annotations", "logprobs", "parsed"})
     elif piece_type in PIECE_MEDIA:
         yield from text(piece.get("filename"), (*path, "filename"), Kind.NAME)
         yield from media_part(path, _media_of(piece_type, piece), name=piece.get("filename"))
