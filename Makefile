@@ -10,7 +10,7 @@ DATA ?= ../shared/data
 NODE := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check simulate lock bench docs guard test-models test-clients test-openapi clean
+.PHONY: help serve test check simulate lock bench docs reference guard test-models test-clients test-openapi clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -37,6 +37,9 @@ bench: $(VENV)/tests  ## the relay and the guard, measured; the tables of docs/*
 
 docs: $(VENV)/docs/ready  ## the pages as a site in build/docs, built offline and strictly
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict --quiet
+
+reference: $(VENV)/tests  ## write the generated tables of docs/*/reference anew
+	$(BIN)/python -m tests.docs
 
 guard: $(VENV)/training  ## train and ship libra-mini from its base weights and DATA
 	$(BIN)/python -m training.pipeline --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)

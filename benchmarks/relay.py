@@ -122,7 +122,7 @@ SERVERS: dict[str, Callable[[int, int], None]] = {
 
 def bare_guard_ms(runs: int = 200) -> float:
     """The median of `session.run` alone on the inputs one request costs: its prompt, and the answer in its context
-    (docs/artefact.md says how they are laid out)."""
+    (reference/artefact.md says how they are laid out)."""
     artefact = Artefact.load(MODEL)
     tokenizer = Tokenizer.from_buffer(artefact.tokenizer)
     session = Session(artefact.model)

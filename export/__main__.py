@@ -36,7 +36,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.IntRange(0, 8_192),
     help="In one prefill (4,096 by default) or one window of an encoder (512).",
 )
-@click.option("--labels", type=_FILE, help="YAML: what an encoder's labels mean, docs/export.md.")
+@click.option("--labels", type=_FILE, help="YAML: what an encoder's labels mean, reference/export.md.")
 @click.option("--calibration", type=_FILE, help="JSON: {direction: {language: {temperature, bias}}}.")
 @click.option("--rows", type=_FILE, help="JSON lines with prompt, response and, for AUROC, unsafe.")
 @click.option("--head/--no-head", default=True, help="Keep the whole head, for format health and explanations.")

@@ -53,7 +53,7 @@ def _export_decoder(order: Order, family: Family) -> Parity:
 def _family(order: Order) -> Family:
     if not order.family:
         raise ArtefactRefused(
-            f"{order.checkpoint}: no classifier, so say how it is asked: --family, docs/generative.md"
+            f"{order.checkpoint}: no classifier, so say how it is asked: --family, reference/guards.md"
         )
     if order.family not in FAMILIES:
         raise ArtefactRefused(f"family {order.family!r} is not one of {', '.join(sorted(FAMILIES))}")

@@ -1,13 +1,12 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import guard_runtime
 from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.config.loader import Config
 from gateway.config.schema import (
@@ -18,10 +17,10 @@ from gateway.config.schema import (
     GuardFile,
     LiteLLMFile,
     OpenAIFile,
+    PersonalDataFile,
     PlacedFile,
     ReaderFile,
     RemoteFile,
-    RulesGuardFile,
     ScriptedFile,
     ScriptedGuardFile,
     UpstreamFile,
@@ -38,13 +37,14 @@ from gateway.upstreams.litellm import LiteLLM, Vendor
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
+from guard_runtime.artefacts.shipped import MODELS, shipped_names
 from guard_runtime.generative.families import FAMILIES
 from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
 from guard_runtime.guards.classifier import ClassifierOptions
 from guard_runtime.guards.passage_guard import PassageGuard
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
-from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.loading.generative import limits_on, load_generative
@@ -53,8 +53,6 @@ from guard_runtime.onnx.devices import Device, Placement
 from guard_runtime.serving.batch_observer import BatchObserver
 from guard_runtime.serving.breaker import Breaker
 from guard_runtime.verdict import Category
-
-MODELS = Path(guard_runtime.__file__).with_name("models")
 
 
 def judge_of(config: Config, observer: BatchObserver | None = None) -> Judge:
@@ -79,9 +77,7 @@ def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> 
         judge,
         upstreams,
         readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
-        dialects=dialects(
-            {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
-        ),
+        dialects=dialects(decoders_of(config)),
         explaining=[
             explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
         ],
@@ -101,6 +97,11 @@ def snapshot_of(config: Config, runtime: Runtime) -> Snapshot:
         raise ConfigError(tuple(mistakes))
     routes = {name: Route(runtime.upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
     return Snapshot(config.tenants, routes, config.limits)
+
+
+def decoders_of(config: Config) -> Mapping[str, Decoder]:
+    """The tokenizer of each model that takes token ids. Raises `ConfigError`."""
+    return {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
 
 
 def _decoder(model: str, path: Path) -> Decoder:
@@ -132,8 +133,8 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
         case CascadeFile():
             small, large = (_guard(inner, folder, observer) for inner in (file.small, file.large))
             return Cascade(small, large, Band(*file.band), name=file.name)
-        case RulesGuardFile():
-            return Rules(file.name)
+        case PersonalDataFile():
+            return PersonalData(file.name)
         case ScriptedGuardFile():
             categories = {word: Category(category) for word, category in file.words.items()}
             return ScriptedGuard(words(categories, file.score), name=file.name)
@@ -142,7 +143,7 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
 def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path if file.path else MODELS / file.name
     if not path.is_dir():
-        shipped = ", ".join(sorted(folder.name for folder in MODELS.glob("*") if folder.is_dir())) or "none"
+        shipped = ", ".join(shipped_names()) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
     guard = load_classifier(
@@ -180,7 +181,7 @@ def require_explanations(file: GenerativeFile, guard: PassageGuard) -> None:
 
 
 def _place(file: PlacedFile, folder: Path) -> Placement:
-    devices = tuple(Device(name) for name in file.providers)
+    devices = tuple(Device(name) for name in file.devices)
     return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
 
 

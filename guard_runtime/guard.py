@@ -12,6 +12,11 @@ from guard_runtime.verdict import Category, Verdict
 OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
 """Named thresholds a guard was measured at: {"balanced": {direction: {category: score}}}."""
 
+STRICT, BALANCED, PERMISSIVE = "strict", "balanced", "permissive"
+POINTS = (STRICT, BALANCED, PERMISSIVE)
+"""The names of the operating points, from the lowest threshold to the highest: `strict` stops most. A guard has the
+first two; `permissive`, for text that is judged for grave harm only, it may have."""
+
 
 NO_PENALTIES: Mapping[Source, float] = MappingProxyType({})
 

@@ -16,7 +16,7 @@ from starlette.routing import Route as HttpRoute
 from gateway.api.forwarded_headers import forwarded_headers
 from gateway.api.model_lists import error_of, model, model_list
 from gateway.api.openapi import azure_path, document
-from gateway.api.request_body import read_body, require_few
+from gateway.api.request_body import conversation_of, read_body
 from gateway.api.runtime import Gateway, Snapshot
 from gateway.bugs import bug_place
 from gateway.dialects.dialect import Dialect, Json
@@ -34,7 +34,6 @@ from gateway.records.receipts import Receipts
 from gateway.records.record import ExplanationSink, LogSink
 from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant, presented
-from gateway.upstreams.forbidden import refuse_forbidden
 from guard_runtime.text.language import language_of
 
 log = logging.getLogger(__name__)
@@ -215,11 +214,9 @@ async def _read_exchange(snapshot: Snapshot, request: Request, dialect: Dialect,
     """The request, read and allowed. Raises `GatewayError`."""
     builder.tenant = tenant = _tenant(snapshot, request)
     body = await read_body(request, snapshot.limits)
-    refuse_forbidden(body, dialect.fields.free_keys)
     if "model" in request.path_params:
         body = {**body, "model": request.path_params["model"]}
-    require_few(body, dialect.fields.counted, snapshot.limits.messages)
-    conversation = dialect.read_request(body)
+    conversation = conversation_of(body, dialect, snapshot.limits)
     return Exchange(
         id=builder.id,
         tenant=tenant,

@@ -7,17 +7,23 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.api.decompression import decompressor
-from gateway.dialects.dialect import Json
+from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.fields import require_depth
 from gateway.errors import BadRequest, DeadlineMissed, TooLarge
 from gateway.strict.strict_json import DuplicateKey, NotStrict, decode
 from gateway.tenants.limits import Limits
+from gateway.upstreams.forbidden import refuse_forbidden
+from guard_runtime.conversation import Conversation
 
 
 async def read_body(request: Request, limits: Limits) -> Json:
     """The body's JSON object. Raises `BadRequest` (or its kin) for anything else, never anything else."""
     _check_framing(request)
-    data = await _received(request, limits)
+    return decoded(await _received(request, limits))
+
+
+def decoded(data: bytes) -> Json:
+    """The JSON object that a body's bytes are. Raises `BadRequest`."""
     if not data.strip():
         raise BadRequest("The request has no body. Send a JSON object.")
     if data.startswith(b"\xef\xbb\xbf"):
@@ -63,6 +69,13 @@ async def _received(request: Request, limits: Limits) -> bytes:
         raise BadRequest("The caller left before the body had arrived.") from exc
     whole.end()
     return b"".join(pieces)
+
+
+def conversation_of(body: Json, dialect: Dialect, limits: Limits) -> Conversation:
+    """What a request asks, read by its dialect. Raises `BadRequest`."""
+    refuse_forbidden(body, dialect.fields.free_keys)
+    require_few(body, dialect.fields.counted, limits.messages)
+    return dialect.read_request(body)
 
 
 def require_few(body: Mapping[str, Any], fields: frozenset[str], limit: int) -> None:

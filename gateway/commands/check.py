@@ -7,7 +7,7 @@ import anyio
 import click
 
 from gateway.commands.loading import loaded
-from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, stop
+from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, say, stop
 from gateway.commands.version import libragate_version
 from gateway.config.loader import Config
 from gateway.errors import ConfigError
@@ -67,14 +67,17 @@ async def _tried(judge: Judge) -> list[str]:
 def _report(path: Path, config: Config, judge: Judge, *, as_json: bool) -> None:
     policies = {name: policy.hash for name, policy in sorted(config.policies.items())}
     tenants = {tenant.id: tenant.policy.name for tenant in config.tenants}
+    notes = list(config.notes)
     guards = [{"name": guard.name, "version": guard.version} for guard in judge.guards]
     if as_json:
         upstreams = {name: file.kind for name, file in config.upstreams.items()}
         found = {"policies": policies, "tenants": tenants, "guards": guards, "upstreams": upstreams}
-        print_json("check", Exit.FINE, problems=[], config=str(path), models=list(config.models), **found)
+        print_json("check", Exit.FINE, problems=[], notes=notes, config=str(path), models=list(config.models), **found)
         return
     click.echo(f"{paint('fine', 'green')}  {path}")
     click.echo(f"policies  {', '.join(f'{name} {value}' for name, value in policies.items())}")
     click.echo(f"tenants   {', '.join(f'{name} (policy {policy})' for name, policy in tenants.items())}")
     click.echo(f"guards    {', '.join(f'{guard.name}@{guard.version}' for guard in judge.guards)}: loaded")
     click.echo(f"models    {', '.join(f'{name} -> {file.upstream}' for name, file in config.models.items())}")
+    for note in notes:
+        say(f"note: {note}")

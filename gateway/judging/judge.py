@@ -32,6 +32,11 @@ class Judgement:
         return total
 
     @property
+    def risk(self) -> float:
+        """The highest score of any guard; 1 where none gave a verdict."""
+        return max((verdict.risk for verdict in self.verdicts), default=1.0)
+
+    @property
     def spans(self) -> tuple[Span, ...]:
         return tuple(span for verdict in self.verdicts for span in verdict.spans)
 
@@ -60,6 +65,7 @@ class Judge:
 
     def __init__(self, guards: Sequence[Guard], *, deadline: float = 10.0) -> None:
         self.guards = tuple(guards)
+        self._finders = tuple(guard for guard in guards if isinstance(guard, SpanFinder) and guard.finds_spans)
         self.deadline = deadline
 
     @property
@@ -72,10 +78,9 @@ class Judge:
         every part that no guard could read. Raises `ExceptionGroup` for a bug in a guard: there is no verdict then."""
         started = now()
         answers = _Answers()
-        finders = tuple(guard for guard in self.guards if isinstance(guard, SpanFinder) and guard.finds_spans)
-        await self._ask_all(finders, policy, conversation, answers)
-        shown = masked_conversation(conversation, _to_mask(answers))
-        await self._ask_all([guard for guard in self.guards if guard not in finders], policy, shown, answers)
+        await self._ask_all(self._finders, policy, conversation, answers)
+        shown = masked_conversation(conversation, self._to_mask(answers.verdicts, answers.decisions))
+        await self._ask_all([guard for guard in self.guards if guard not in self._finders], policy, shown, answers)
         unread = (
             *(Unread(part.path, UnreadReason.MEDIA) for part in conversation.unreadable),
             *_unread_by_all(answers.verdicts),
@@ -89,6 +94,16 @@ class Judge:
             failures=tuple(answers.failures),
             seconds=now() - started,
         )
+
+    def as_read(self, conversation: Conversation, judgement: Judgement) -> Conversation:
+        """The conversation as the guards that give no spans were shown it: masked by what the others found."""
+        return masked_conversation(conversation, self._to_mask(judgement.verdicts, judgement.decisions))
+
+    def _to_mask(self, verdicts: Sequence[Verdict], decisions: Sequence[Decision]) -> tuple[Span, ...]:
+        """What the policy masks of what was found first: those who read after it need not see it."""
+        finders = {guard.name for guard in self._finders}
+        masked = {d.category for d in decisions if d.rewrite is Rewrite.MASK and d.guard in finders}
+        return tuple(s for v in verdicts if v.guard in finders for s in v.spans if s.category in masked)
 
     async def _ask_all(
         self, guards: Sequence[Guard], policy: Policy, conversation: Conversation, answers: _Answers
@@ -119,12 +134,6 @@ class Judge:
                 return await guard.check(conversation)
         except TimeoutError as exc:
             raise GuardTimeout(f"no verdict within {self.deadline:g} s") from exc
-
-
-def _to_mask(answers: _Answers) -> tuple[Span, ...]:
-    """What the policy masks of what was found so far: those who read after it need not see it."""
-    masked = {decision.category for decision in answers.decisions if decision.rewrite is Rewrite.MASK}
-    return tuple(span for verdict in answers.verdicts for span in verdict.spans if span.category in masked)
 
 
 def _unread_by_all(verdicts: Sequence[Verdict]) -> tuple[Unread, ...]:

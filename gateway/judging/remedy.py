@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.judging.judge import Judgement, is_outage
-from gateway.policy.policy import Action, Decision, Rewrite
+from gateway.policy.policy import Action, Decision, Rewrite, StreamMode
 from guard_runtime.conversation import Part
 from guard_runtime.verdict import Span
 
@@ -57,6 +57,14 @@ def remedy(judgement: Judgement, parts: Sequence[Part]) -> Remedy:
             return Outage(decision) if is_outage(decision) else Replace(decision)
         case Action.REWRITE:
             return _rewrite(judgement, parts)
+
+
+def stream_remedy(judgement: Judgement, parts: Sequence[Part], mode: StreamMode) -> Remedy:
+    """The same for one check of a stream. Text that has left cannot be masked."""
+    action = remedy(judgement, parts)
+    if isinstance(action, Mask) and mode is StreamMode.ASYNC:
+        return Replace(judgement.decision)
+    return action
 
 
 def _rewrite(judgement: Judgement, parts: Sequence[Part]) -> Mask | Replace | Regenerate:

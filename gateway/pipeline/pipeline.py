@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 from starlette.responses import Response
@@ -14,12 +14,11 @@ from gateway.dialects.dialect import Choice, Json
 from gateway.errors import GatewayError, GuardUnavailable
 from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
-from gateway.judging.history import PassedTurns, offending_parts, without
 from gateway.judging.judge import Judge, Judgement
 from gateway.judging.media import MediaReaders
+from gateway.judging.prompt import JudgedPrompt, PromptJudge, PromptRequest
 from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Replace, remedy
-from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
-from gateway.judging.trust import split_trusted
+from gateway.judging.rewrites import refusal, with_masks
 from gateway.pipeline.record_builder import RecordBuilder
 from gateway.pipeline.replies import (
     answer_reply,
@@ -30,30 +29,15 @@ from gateway.pipeline.replies import (
     outcome_of,
     refusal_reply,
 )
-from gateway.policy.policy import OWN_TEXT, Action, OnBlock
-from gateway.policy.sources import BlockedTurn, History
-from gateway.records.record import Outcome, Record, Seen, Sink
+from gateway.policy.policy import OWN_TEXT, Action, OnBlock, Policy
+from gateway.records.record import Outcome, Record, Sink
 from gateway.streaming.outcome import StreamOutcome
 from gateway.streaming.response import GuardedStream
-from guard_runtime.conversation import Conversation, Direction, Part
+from guard_runtime.conversation import Conversation, Direction
 
 log = logging.getLogger(__name__)
 
-MOST_DROPPED = 16
-"""How often a prompt is judged again without an earlier turn that blocks it."""
-DROPPED = {"zh": "[此前的内容已移除]", "en": "[earlier content removed]"}
 NOT_CHECKED = "The safety check could not be completed, so the request was rejected."
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """What was judged of a request, and the body that it stands in. `dropped`: how often something was taken out of an
-    earlier turn."""
-
-    conversation: Conversation
-    judgement: Judgement
-    body: Json
-    dropped: int = 0
 
 
 class Pipeline:
@@ -63,7 +47,7 @@ class Pipeline:
         self._judge = judge
         self._sinks = tuple(sinks)
         self._readers = readers
-        self._passed = PassedTurns()
+        self._prompts = PromptJudge(readers)
         self._hinted: set[str] = set()
 
     async def serve(self, exchange: Exchange, builder: RecordBuilder) -> Response:
@@ -78,7 +62,7 @@ class Pipeline:
         if body is None:
             self._hint(exchange, judgement)
             return self._refused(exchange, judgement, builder)
-        self._passed.add(asked.conversation, self._scope(exchange))
+        self._prompts.let_through(asked.conversation, self._scope(exchange))
         outgoing = exchange.upstream_request(body, judgement)
         if exchange.dialect.streams(body):
             reply = self._streamed(outgoing, judgement, builder)
@@ -89,27 +73,17 @@ class Pipeline:
             reply.headers["x-libragate-dropped"] = str(asked.dropped)
         return reply
 
-    async def _judged_prompt(self, exchange: Exchange, builder: RecordBuilder) -> _Prompt:
-        """The prompt as the policy has it judged: without what it trusts, without earlier turns that were let through
-        before, and without earlier turns that would block it, where the policy says that they are not to."""
-        sources = exchange.policy.sources
-        conversation, trusted = split_trusted(exchange.conversation, sources.trusted, exchange.dialect.fields.system)
-        builder.saw(Direction.PROMPT, trusted, Seen.TRUSTED)
-        if sources.history is History.ONCE:
-            conversation, passed = self._passed.split(conversation, self._scope(exchange))
-            builder.saw(Direction.PROMPT, passed, Seen.JUDGED_BEFORE)
-        conversation = await self._readers.read(conversation)
-        prompt = _Prompt(conversation, await self._judged(exchange, conversation, builder), exchange.body)
-        for _ in range(0 if sources.blocked_turn is BlockedTurn.BLOCK else MOST_DROPPED):
-            smaller = _without_offending(prompt, exchange)
-            if smaller is None:
-                break
-            conversation, parts, body = smaller
-            builder.saw(Direction.PROMPT, parts, Seen.DROPPED if body is not prompt.body else Seen.IGNORED)
-            builder.judgements.pop()
-            judgement = await self._judged(exchange, conversation, builder, seen=())
-            prompt = _Prompt(conversation, judgement, body, prompt.dropped + (body is not prompt.body))
-        return prompt
+    async def _judged_prompt(self, exchange: Exchange, builder: RecordBuilder) -> JudgedPrompt:
+        """The prompt as the policy has it judged. Raises `GuardUnavailable` for a bug in a guard."""
+        request = PromptRequest(
+            exchange.conversation,
+            exchange.body,
+            exchange.policy.sources,
+            exchange.language,
+            self._scope(exchange),
+            exchange.dialect.fields.system,
+        )
+        return await self._prompts.judge(request, partial(self._ask_guards, exchange.policy), builder)
 
     def _scope(self, exchange: Exchange) -> str:
         """Who is asking, under which policy and guards: what was let through there says nothing elsewhere."""
@@ -122,21 +96,21 @@ class Pipeline:
             self._hinted.add(exchange.tenant.id)
             log.warning("tenant %s: %s (case %s)", exchange.tenant.id, decision.detail, exchange.id)
 
-    async def _judged(
-        self, exchange: Exchange, conversation: Conversation, builder: RecordBuilder, seen: Sequence[Part] | None = None
-    ) -> Judgement:
-        """`seen` is what of it is new to the record; all of it by default. Raises `GuardUnavailable` for a bug in a
-        guard."""
-        builder.saw(conversation.direction, conversation.judged if seen is None else seen)
-        try:
-            judgement = await self._judge.judge(exchange.policy, conversation)
-        except ExceptionGroup as bugs:
-            log.error("a guard failed: %s", bug_place(bugs))
-            raise GuardUnavailable(NOT_CHECKED) from None
+    async def _judged(self, exchange: Exchange, conversation: Conversation, builder: RecordBuilder) -> Judgement:
+        """Raises `GuardUnavailable` for a bug in a guard."""
+        builder.saw(conversation.direction, conversation.judged)
+        judgement = await self._ask_guards(exchange.policy, conversation)
         builder.judged(judgement)
         return judgement
 
-    def _prompt_body(self, exchange: Exchange, prompt: _Prompt) -> Json | None:
+    async def _ask_guards(self, policy: Policy, conversation: Conversation) -> Judgement:
+        try:
+            return await self._judge.judge(policy, conversation)
+        except ExceptionGroup as bugs:
+            log.error("a guard failed: %s", bug_place(bugs))
+            raise GuardUnavailable(NOT_CHECKED) from None
+
+    def _prompt_body(self, exchange: Exchange, prompt: JudgedPrompt) -> Json | None:
         """The body that may go upstream, masked where the policy says so; None where the prompt is refused."""
         action = _remedy(prompt.judgement, prompt.conversation)
         match action:
@@ -258,23 +232,6 @@ class Pipeline:
                 sink.write(record)
             except Exception as bug:  # noqa: BLE001 - the reply is decided; what a sink raises must not change it
                 log.error("the record of %s was not written by %s: %s", record.id, type(sink).__name__, bug_place(bug))
-
-
-def _without_offending(prompt: _Prompt, exchange: Exchange) -> tuple[Conversation, tuple[Part, ...], Json] | None:
-    """The prompt without the parts of earlier turns that block it, those parts, and the body, where the policy drops
-    them without their text. None where nothing of the kind blocks it, or their text cannot be replaced."""
-    parts = offending_parts(prompt.judgement, prompt.conversation)
-    if not parts:
-        return None
-    body = prompt.body
-    if exchange.policy.sources.blocked_turn is BlockedTurn.DROP:
-        originals = {part.path: part.text or "" for part in parts}
-        note = DROPPED.get(exchange.language, DROPPED["en"])
-        try:
-            body = edited(body, dict.fromkeys(originals, note), originals)
-        except CannotMask:
-            return None
-    return without(prompt.conversation, parts), parts, body
 
 
 def _remedy(judgement: Judgement, conversation: Conversation) -> Pass | Mask | Replace | Regenerate:

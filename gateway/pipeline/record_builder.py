@@ -8,7 +8,8 @@ from gateway.clock import now
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
-from gateway.records.record import Outcome, Read, Record, Seen
+from gateway.judging.prompt import Seen
+from gateway.records.record import Outcome, Read, Record
 from gateway.records.stream_stats import StreamStats
 from gateway.streaming.outcome import StreamOutcome
 from gateway.tenants.tenants import Tenant
@@ -54,6 +55,10 @@ class RecordBuilder:
         direction = judgement.decision.direction
         self.judgements.append((direction, judgement))
         self.spend(f"guard_{direction}", judgement.seconds)
+
+    def judge_again(self) -> None:
+        """The last judgement does not count: a smaller prompt is judged in its place."""
+        self.judgements.pop()
 
     def saw(self, direction: Direction, parts: Sequence[Part], how: Seen = Seen.SCANNED) -> None:
         """What became of these pieces; one without text was not read, whatever was meant for it."""

@@ -22,10 +22,8 @@ from gateway.policy.sources import BlockedTurn, History, Sources, Treatment
 from gateway.strict.messages import complaint, shown, suggestion
 from gateway.strict.strict_yaml import Keys
 from guard_runtime.conversation import Direction
+from guard_runtime.guard import POINTS
 from guard_runtime.verdict import CATEGORIES, Category
-
-POINTS = ("strict", "balanced", "permissive")
-"""The operating points a guard is measured at, from the lowest threshold to the highest: `strict` stops most."""
 
 _STREAM = StreamSettings()
 

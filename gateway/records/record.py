@@ -11,6 +11,7 @@ import structlog
 
 from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Decision, Reason
 from gateway.records.stream_stats import StreamStats
 from guard_runtime.conversation import Direction
@@ -33,18 +34,6 @@ class Outcome(StrEnum):
     CLIENT_LEFT = "client_left"
     SHUT_DOWN = "shut_down"
     FAILED = "failed"
-
-
-class Seen(StrEnum):
-    """What became of a piece of content: guards read it, a policy trusts it, it was let through in an earlier request,
-    it would have blocked this one and was taken out or not judged, or no guard could read it."""
-
-    SCANNED = "scanned"
-    JUDGED_BEFORE = "judged before"
-    DROPPED = "dropped"
-    IGNORED = "ignored"
-    TRUSTED = "trusted"
-    UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)

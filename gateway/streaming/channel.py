@@ -79,12 +79,14 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class ChannelCoverage:
-    """How much of a channel guards have read: `characters` of its text, 0 where it cannot be read."""
+    """How much of a channel guards have read: `characters` of its text, 0 where it cannot be read. `taken`: with what
+    the running check reads."""
 
     channel: Channel
     kind: Kind
     unreadable: bool
     characters: int
+    taken: int
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +138,8 @@ class ChannelText:
         return self._at.cleared < self._at.checked == self._at.length
 
     def coverage(self) -> ChannelCoverage:
-        return ChannelCoverage(self.channel, self.kind, self.unreadable, 0 if self.unreadable else self._at.checked)
+        checked, taken = (0, 0) if self.unreadable else (self._at.checked, self._at.taken)
+        return ChannelCoverage(self.channel, self.kind, self.unreadable, checked, taken)
 
     def grow(self, raw: str, now: float) -> "Piece":
         """The upstream has sent more."""

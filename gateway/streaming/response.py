@@ -20,9 +20,9 @@ from gateway.exchange import Exchange
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judge, Judgement, together
 from gateway.judging.masks import mask_label
-from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, remedy
+from gateway.judging.remedy import Mask, Outage, Pass, Regenerate, Remedy, Replace, stream_remedy
 from gateway.judging.rewrites import refusal
-from gateway.policy.policy import Action, Decision, Reason, StreamMode
+from gateway.policy.policy import Action, Decision, Reason
 from gateway.streaming.gate import Free, Gate
 from gateway.streaming.outcome import Ended, StreamOutcome
 from gateway.streaming.pipes import ClientWriter, UpstreamBuffer, Wakeup
@@ -306,11 +306,7 @@ class _Relay:
             others.cancel()  # the stream cannot go on, whatever the other choices' checks say
 
     def _remedy(self, judgement: Judgement) -> Remedy:
-        """What the judgement does to the parts of this check. Text that has left cannot be masked."""
-        action = remedy(judgement, self._parts)
-        if isinstance(action, Mask) and self._settings.mode is StreamMode.ASYNC:
-            return Replace(judgement.decision)
-        return action
+        return stream_remedy(judgement, self._parts, self._settings.mode)
 
     def _apply(self, judgement: Judgement, may_ask_again: bool) -> _Ending | None:
         """What one check does to the stream: its ending, or None where it goes on."""
@@ -334,7 +330,7 @@ class _Relay:
                 assert_never(action)
 
     def _clear(self, judgement: Judgement, spans: Sequence[Span]) -> None:
-        self._gate.clear(spans, risk=max((verdict.risk for verdict in judgement.verdicts), default=1.0))
+        self._gate.clear(spans, risk=judgement.risk)
 
     def _replaced(self, decision: Decision) -> _Ending:
         words = self._refusal(decision)

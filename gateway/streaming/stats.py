@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from gateway.dialects.dialect import Channel, Json
 from gateway.dialects.fields import added, dotted
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Decision, worst_of
-from gateway.records.record import Read, Seen
+from gateway.records.record import Read
 from gateway.records.stream_stats import StreamStats
 from gateway.streaming.gate import Gate
 from guard_runtime.conversation import Direction, Part

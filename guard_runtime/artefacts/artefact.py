@@ -1,4 +1,4 @@
-"""A guard on disk (docs/artefact.md): read once, checked whole, refused when anything differs from its manifest."""
+"""A guard on disk (reference/artefact.md): read once, checked whole, refused when it differs from its manifest."""
 
 import hashlib
 import os
@@ -115,6 +115,6 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _refuse_external_data(path: Path, model: bytes) -> None:
     """ONNX names a file with weights outside the model under the key "location"; ONNX Runtime opens it through hard
-    links (docs/faults.md, N). Nothing else in a model of ours carries that word."""
+    links (reference/faults.md, N). Nothing else in a model of ours carries that word."""
     if b"location" in model:
         raise ArtefactRefused(f"{path}: keeps weights in another file; save it as one file")

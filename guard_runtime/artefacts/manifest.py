@@ -1,4 +1,4 @@
-"""What a guard artefact says of itself (docs/artefact.md), read strictly: every mistake is named, all at once."""
+"""What a guard artefact says of itself (reference/artefact.md), read strictly: every mistake is named, all at once."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from typing import Any
 
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import NO_PENALTIES, OperatingPoints
+from guard_runtime.guard import BALANCED, NO_PENALTIES, PERMISSIVE, STRICT, OperatingPoints
 from guard_runtime.text.language import LANGUAGES, Language, language_of
 from guard_runtime.verdict import CATEGORIES, Category
 
 FORMAT = 1
 LABELS: tuple[str, ...] = ("unsafe", *CATEGORIES)
-POINTS = ("balanced", "strict")
 MIN_GOLDEN = 16
+MAX_TOLERANCE = 0.2
 MIN_TOKENS, MAX_TOKENS = 32, 8_192
 MIN_BITS, MAX_BITS = 8, 22
 KEYS = frozenset(
@@ -199,7 +199,8 @@ class _Mistakes:
         fine = _is_count(tokens) and MIN_TOKENS <= tokens <= MAX_TOKENS
         self._unless(fine, f"max_tokens must be a whole number from {MIN_TOKENS} to {MAX_TOKENS}")
         tolerance = c["golden_tolerance"]
-        self._unless(_is_share(tolerance) and 0 < tolerance <= 0.2, "golden_tolerance must be above 0 and at most 0.2")
+        fine = _is_share(tolerance) and 0 < tolerance <= MAX_TOLERANCE
+        self._unless(fine, f"golden_tolerance must be above 0 and at most {MAX_TOLERANCE}")
 
     def _family(self) -> None:
         """A generative guard says in a section of its own how it is asked, and its labels are its answers."""
@@ -292,17 +293,26 @@ class _Mistakes:
 
     def _points(self) -> OperatingPoints:
         points = self._content["operating_points"]
-        fine = isinstance(points, dict) and set(points) == set(POINTS)
-        if not self._unless(fine, f"operating_points must have exactly {', '.join(POINTS)}"):
+        needed = {BALANCED, STRICT}
+        fine = isinstance(points, dict) and needed <= set(points) <= {*needed, PERMISSIVE}
+        if not self._unless(fine, f"operating_points must have {BALANCED}, {STRICT} and no other but {PERMISSIVE}"):
             return {}
         read: dict[str, Mapping[Direction, Mapping[Category, float]]] = {}
-        for name in POINTS:
+        for name in points:
             table = self._cells(f"operating_points.{name}", tuple(Direction), CATEGORIES)
             for direction, cells in table.items():
                 off = sorted(category for category, share in cells.items() if not _is_share(share))
                 self._unless(not off, f"operating_points.{name}.{direction}: not in 0..1: {', '.join(off)}")
             read[name] = MappingProxyType({Direction(d): _scores(cells) for d, cells in table.items()})
+        self._rising(read)
         return MappingProxyType(read)
+
+    def _rising(self, points: OperatingPoints) -> None:
+        for direction, cells in points.get(PERMISSIVE, {}).items():
+            balanced = points[BALANCED].get(direction, {})
+            lower = sorted(category for category, share in cells.items() if share < balanced.get(category, 0.0))
+            where = f"operating_points.{PERMISSIVE}.{direction}"
+            self._unless(not lower, f"{where}: below {BALANCED}: {', '.join(lower)}")
 
     def _golden(self) -> tuple[Golden, ...]:
         rows = self._content["golden"]

@@ -1,6 +1,5 @@
 """An encoder with one output per label: the embedded guard, and any other artefact of its family."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Regex, Tokenizer
-from tokenizers.normalizers import Replace
-from tokenizers.normalizers import Sequence as Sequences
+from tokenizers import Encoding, Tokenizer
 
 from guard_runtime.artefacts.artefact import Artefact, self_test
 from guard_runtime.artefacts.manifest import Calibration, Manifest
@@ -21,6 +18,7 @@ from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.first_stage import FirstStage
 from guard_runtime.guards.first_stage import read as read_first_stage
+from guard_runtime.guards.plain_tokenizer import plain_tokenizer
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
 from guard_runtime.onnx.session import Logits, Session
 from guard_runtime.onnx.tensorrt import Profile, classifier_profile, refuse_unsuited
@@ -49,8 +47,6 @@ MIN_UNKNOWN = 16
 
 SAME_LENGTH = 1.1
 """Rows go in one batch when the longest is at most this much longer than the shortest: padding is work for nothing."""
-
-_CONTROLS = frozenset({"<s>", "</s>", "<pad>", "<unk>", "<mask>"})
 
 REMEMBERED = 64
 """Short texts whose tokens are kept."""
@@ -174,7 +170,7 @@ class Classifier:
         self.operating_points: OperatingPoints = self.manifest.operating_points
         self.window_penalties = self.manifest.window_penalties
         self._max_rows = options.max_rows
-        self._tokenizer = _tokenizer(artefact.tokenizer)
+        self._tokenizer = plain_tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer, self.manifest)
         longest = self.manifest.max_tokens
@@ -289,7 +285,7 @@ class Classifier:
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (docs/faults.md, L). Emoji and signs are no letters."""
+        into one unknown token (reference/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -351,33 +347,6 @@ def _stretch(text: str, normal: Normalised, encoding: Encoding, window: Slice) -
     return place, compatible(text[slice(*place)]) != normal.text[first:last]
 
 
-def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in a text as text (docs/faults.md, M)."""
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
-        raise ArtefactRefused(f"tokenizer.json cannot be read: {exc}") from exc
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    # A Unigram vocabulary holds its control tokens as ordinary pieces too, so in a text they are cut in two.
-    tokens = _CONTROLS | {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    spelt = [Replace(Regex(_spelt(first, tokens)), f"{first} ") for first in sorted({token[0] for token in tokens})]
-    tokenizer.normalizer = Sequences([*([] if tokenizer.normalizer is None else [tokenizer.normalizer]), *spelt])
-    return tokenizer
-
-
-def _spelt(first: str, tokens: Iterable[str]) -> str:
-    """A control token's first character, where the rest of one follows."""
-    rests = sorted(_escaped(token[1:]) for token in tokens if token[0] == first and len(token) > 1)
-    return f"{_escaped(first)}(?={'|'.join(rests)})"
-
-
-def _escaped(text: str) -> str:
-    """`re.escape` would escape characters that this regex dialect (Oniguruma) reads otherwise."""
-    return re.sub(r"[^\w\s]", lambda found: f"\\{found[0]}", text)
-
-
 def _refuse_unverified(manifest: Manifest) -> None:
     if manifest.encoder is not None and manifest.encoder.get("verified") is not True:
         raise ArtefactRefused(
@@ -388,7 +357,7 @@ def _refuse_unverified(manifest: Manifest) -> None:
 
 
 def scores_of(logits: Logits, calibrations: Sequence[Calibration]) -> npt.NDArray[np.float64]:
-    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (docs/artefact.md)."""
+    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (artefact.md)."""
     wide = logits.astype(np.float64)
     bias = np.array([calibration.bias for calibration in calibrations])
     temperature = np.array([calibration.temperature for calibration in calibrations])

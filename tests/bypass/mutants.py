@@ -147,11 +147,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "media is put into words",
-        PIPELINE,
+        "gateway/judging/prompt.py",
         "        conversation = await self._readers.read(conversation)\n",
         "",
         ("wire_04_media_is_judged_by_the_words_a_reader_finds_in_it",),
-        function="Pipeline._judged_prompt",
+        function="PromptJudge.judge",
     ),
     Mutant(
         "a picture stands alone",
@@ -362,7 +362,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "wire_12_fail_path_of_every_kind_is_closed",
             "wire_12_fail_path_a_bug_in_a_guard_is_met_on_the_answer_too",
         ),
-        function="Pipeline._judged",
+        function="Pipeline._ask_guards",
     ),
     Mutant(
         "a failure is counted",
@@ -467,7 +467,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "control tokens are text",
-        CLASSIFIER,
+        "guard_runtime/guards/plain_tokenizer.py",
         "(?={'|'.join(rests)})",
         "(?=never)",
         ("threat_01_injection_of_control_tokens_is_spelt_out_and_not_obeyed",),

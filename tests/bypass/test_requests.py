@@ -13,7 +13,7 @@ from gateway.policy.policy import Action, DirectionPolicy
 from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.bypass.walls import (
     CHAT,
@@ -64,7 +64,7 @@ def wall() -> Iterator[Wall]:
 
 @pytest.fixture(scope="module")
 def rules() -> Iterator[Wall]:
-    yield from walled(Rules())
+    yield from walled(PersonalData())
 
 
 @pytest.mark.parametrize(

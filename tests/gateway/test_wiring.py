@@ -136,10 +136,10 @@ def test_a_remote_guard_takes_what_the_config_says(folder: Path) -> None:
         ("{kind: classifier, name: mini, path: nowhere}", "nowhere is not a folder -- check its path"),
         (CASCADE.replace("[0.2, 0.8]", "[0.8, 0.2]"), "is not a band -- write"),
         (CASCADE.replace("[0.2, 0.8]", "[0.8]"), "is not a band -- write"),
-        (CASCADE.replace("{kind: scripted}", "{kind: rules}"), "'rules' is not one of"),
+        (CASCADE.replace("{kind: scripted}", "{kind: personal_data}"), "'personal_data' is not one of"),
         (REMOTE.replace("libra_guard", "shieldgemma"), "family"),
-        ("{kind: classifier, name: libra-mini, providers: [gpu]}", "providers"),
-        ("{kind: classifier, name: libra-mini, providers: []}", "providers"),
+        ("{kind: classifier, name: libra-mini, devices: [gpu]}", "devices"),
+        ("{kind: classifier, name: libra-mini, devices: []}", "devices"),
         ("{kind: classifier, name: libra-mini, device: cuda}", "is not a key that is known here"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_guard_that_cannot_be_made_is_told_with_what_to_do(guard: str, said: s
 
 
 def test_a_provider_that_is_not_here_stops_the_start_unless_less_will_do(folder: Path) -> None:
-    guard = "{kind: classifier, name: libra-mini, providers: [cuda, cpu], degrade: false}"
+    guard = "{kind: classifier, name: libra-mini, devices: [cuda, cpu], degrade: false}"
     with pytest.raises(ArtefactRefused, match="no CUDAExecutionProvider"):
         judge_of(loaded(folder, guard))
     (served,) = judge_of(loaded(folder, guard.replace("false", "true"))).guards

@@ -2,8 +2,6 @@
 
 import argparse
 import datetime
-import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,14 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.artefacts.writing import ManifestDraft, golden_row, level_points, uncalibrated, write_manifest
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import Passage
+from guard_runtime.guard import BALANCED, Passage
 from guard_runtime.guards.classifier import Classifier
-from guard_runtime.text.language import LANGUAGES
 from guard_runtime.verdict import CATEGORIES as ORDER
 from training.data.augment import beginnings
-from training.data.rows import CATEGORIES, BadInput, Row, read_rows
+from training.data.rows import BadInput, Row, read_rows
 from training.learning import model as models
 from training.learning.batches import collate, examples, passes
 from training.learning.model import LABELS
@@ -41,7 +39,7 @@ ANCHORS = Path(__file__).parent.parent / "recipes" / "anchors.jsonl"
 BEGINNINGS_SEED = 3
 ROWS_COMPARED = 1500
 ROWS_SMOOTHED = 400
-NEUTRAL = {d: {lang: {"temperature": 1.0, "bias": 0.0} for lang in LANGUAGES} for d in calibrate.DIRECTIONS}
+MEASURED = ("calibration", "operating_points", "golden", "golden_tolerance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,8 @@ class Folder:
         (path / "CARD.md").write_text("In the making.\n", encoding="utf-8")
         self.path, self.edition = path, edition
         self.settings: dict[str, Any] = {
-            "calibration": NEUTRAL,
-            "operating_points": _points({d: dict.fromkeys(CATEGORIES, 0.5) for d in calibrate.DIRECTIONS}),
+            "calibration": uncalibrated(),
+            "operating_points": level_points((point, 0.5) for point in calibrate.GOALS),
             "golden": [_golden(row, [0.5] * len(ORDER)) for row in read_rows(GOLDEN)],
             "golden_tolerance": GOLDEN_TOLERANCE,
         }
@@ -102,21 +100,19 @@ class Folder:
     def write(self, **settings: Any) -> None:
         """Write the manifest, with these settings changed."""
         self.settings |= settings
-        manifest = {
-            "format": 1,
-            "name": self.edition.name,
-            "version": self.edition.version,
-            "family": "classifier",
-            "precision": "int8",
-            "opset": OPSET,
-            "made": datetime.date.today().isoformat(),
-            "files": {name: _sha256(self.path / name) for name in ("model.onnx", "tokenizer.json", "CARD.md")},
-            "labels": list(LABELS),
-            "max_tokens": self.edition.max_tokens,
-            **self.settings,
-        }
-        text = json.dumps(manifest, ensure_ascii=False, indent=1)
-        (self.path / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        draft = ManifestDraft(
+            name=self.edition.name,
+            version=self.edition.version,
+            family="classifier",
+            precision="int8",
+            opset=OPSET,
+            labels=LABELS,
+            max_tokens=self.edition.max_tokens,
+            made=datetime.date.today(),
+            sections={key: value for key, value in self.settings.items() if key not in MEASURED},
+            **{key: self.settings[key] for key in MEASURED},
+        )
+        write_manifest(draft, self.path)
 
     def guard(self, *, final: bool = False) -> Classifier:
         """The guard as serving runs it, the golden rows checked when all is `final`. Raises BadInput when serving
@@ -165,11 +161,11 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
         looks = dev.looks
         shown = np.concatenate([scores, served(folder.guard(), looks, "beginnings")])
         points = calibrate.operating_points([*rows, *looks], shown, dev.benign + [False] * len(looks))
-        agreement = _agreement(full.guard(), rows, scores, points["balanced"])
+        agreement = _agreement(full.guard(), rows, scores, points[BALANCED])
     if agreement < AGREEMENT:
         raise BadInput(f"int8 agrees with float32 on {agreement:.2%} of verdicts; at least {AGREEMENT:.0%} is needed")
     lines = [
-        *card.dev_lines(rows, scores, dev.benign, points["balanced"]),
+        *card.dev_lines(rows, scores, dev.benign, points[BALANCED]),
         f"int8 against float32, same verdicts at the balanced point: {agreement:.4f}",
     ]
     (out / "CARD.md").write_text(card.written(edition.name, edition.version, lines, notes), encoding="utf-8")
@@ -193,16 +189,7 @@ def _golden_rows(guard: Classifier) -> list[dict[str, object]]:
 
 
 def _golden(row: Row, scores: Sequence[float] | Floats) -> dict[str, object]:
-    named = {category.value: round(float(score), 5) for category, score in zip(ORDER, scores, strict=True)}
-    return {"prompt": row.prompt, "response": row.response or None, "scores": named}
-
-
-def _points(point: calibrate.OperatingPoint) -> dict[str, calibrate.OperatingPoint]:
-    return dict.fromkeys(calibrate.GOALS, point)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return golden_row(_passage(row), dict(zip(ORDER, map(float, scores), strict=True)))
 
 
 def main() -> int:

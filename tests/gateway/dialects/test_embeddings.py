@@ -10,7 +10,7 @@ from gateway.dialects.embeddings import Embeddings
 from gateway.errors import BadRequest, UpstreamError
 from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Rewrite
 from gateway.upstreams.upstream import Scripted
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.gateway.dialects.full_embeddings import ANSWER
 from tests.support.gateway_server import Parts, blocking, client, record, served
 
@@ -58,7 +58,7 @@ def test_a_harmful_text_among_several_is_a_400_whatever_the_tenant_prefers_for_a
 
 def test_what_the_policy_masks_is_embedded_masked() -> None:
     upstream = embedder()
-    parts = Parts(guards=(Rules("rules"),), upstream=upstream, policy=blocking(Action.REWRITE, Rewrite.MASK))
+    parts = Parts(guards=(PersonalData("rules"),), upstream=upstream, policy=blocking(Action.REWRITE, Rewrite.MASK))
     with served(parts.gateway) as url:
         client(url).embeddings.create(model="m", input=["fine", "mail me at ann@example.com"])
     assert upstream.asked[0][1]["input"] == ["fine", "mail me at [redacted:email]"]

@@ -17,7 +17,7 @@ from gateway.policy.policy import Action, Rewrite
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.upstream import Scripted, Upstream
 from guard_runtime.conversation import Media, MediaKind
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.bypass.walls import CHAT, MESSAGES, RESPONSES, Json, asking, code, post
 from tests.support.faulty_provider import answer, faulty_thread
 from tests.support.gateway_server import Parts, blocking, record, served
@@ -190,7 +190,7 @@ def test_no_request_has_more_than_sixteen_pieces_read() -> None:
 
 
 def test_a_number_in_a_picture_cannot_be_masked_there() -> None:
-    parts = seeing(guards=(Rules(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
+    parts = seeing(guards=(PersonalData(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
     with served(parts.gateway) as url:
         reply = post(url, asking([picture("11010519491231002X")]))
     assert parts.upstream.asked == []  # type: ignore[attr-defined]

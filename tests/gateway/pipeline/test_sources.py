@@ -11,7 +11,7 @@ from gateway.policy.sources import BlockedTurn, History, Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.passage_guard import PassageGuard
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.serving.batcher import Batcher
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.verdict import CATEGORIES, Category, Coverage, Verdict
@@ -84,7 +84,7 @@ def test_the_record_the_receipt_and_the_log_name_what_decided_and_the_setting(ca
 def test_what_personal_data_masks_is_masked_before_the_other_guards_read_it() -> None:
     model, upstream = Words(), Scripted.saying("ok")
     policy = blocking(Action.REWRITE, Rewrite.MASK)
-    parts = Parts(guards=(Rules(), guarded(model)), policy=policy, upstream=upstream)
+    parts = Parts(guards=(PersonalData(), guarded(model)), policy=policy, upstream=upstream)
     with served(parts.gateway) as url:
         assert asked(url, ("user", f"my phone is {PHONE}, fill in the form")).status_code == 200
     assert model.read[0] == "my phone is [redacted:phone], fill in the form"
@@ -93,7 +93,7 @@ def test_what_personal_data_masks_is_masked_before_the_other_guards_read_it() ->
 
 def test_personal_data_that_is_not_masked_is_read_as_it_is() -> None:
     model = Words()
-    parts = Parts(guards=(Rules(), guarded(model)), policy=blocking(Action.LOG))
+    parts = Parts(guards=(PersonalData(), guarded(model)), policy=blocking(Action.LOG))
     with served(parts.gateway) as url:
         asked(url, ("user", f"my phone is {PHONE}"))
     assert model.read[0] == f"my phone is {PHONE}"

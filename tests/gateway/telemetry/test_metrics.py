@@ -1,43 +1,7 @@
-"""Metrics: every name and every outcome is documented, and each record is counted once."""
-
-from pathlib import Path
+"""Metrics: each record is counted once. That all of them are documented is held by tests/docs."""
 
 from gateway.records.record import Outcome, Record
-from gateway.records.stream_stats import StreamStats
 from gateway.telemetry.metrics import Metrics
-
-PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
-
-
-def test_every_metric_and_every_label_is_documented() -> None:
-    metrics = Metrics()
-    for family in metrics.registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        assert f"`{name}`" in PAGE, name
-
-
-def test_every_key_of_a_record_and_every_outcome_is_documented() -> None:
-    said = Record("A", Outcome.ALLOWED, 200, "chat").line()
-    plain = {
-        "id",
-        "outcome",
-        "status",
-        "tenant",
-        "model",
-        "dialect",
-        "stream",
-        "action",
-        "policy",
-        "guard",
-        "risk",
-        "read_more",
-    }
-    for key in said.keys() - plain:
-        assert f"`{key}`" in PAGE, key
-    for outcome in Outcome:
-        assert f"`{outcome}`" in PAGE, outcome
-    for counter in StreamStats().line():
-        assert f"`{counter}`" in PAGE, counter
 
 
 def test_where_a_stream_failed_stands_in_its_record() -> None:

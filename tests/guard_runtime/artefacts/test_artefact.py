@@ -16,10 +16,12 @@ from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.classifier import Classifier
 from guard_runtime.onnx.devices import Device, Placement
-from guard_runtime.verdict import Category
+from guard_runtime.verdict import CATEGORIES, Category
 from tests.guard_runtime import tiny
 
 Change = Callable[[dict[str, Any]], None]
+
+POINT = {direction.value: {category.value: 0.9 for category in CATEGORIES} for direction in Direction}
 
 
 def put(path: str, value: Any) -> Change:
@@ -76,7 +78,16 @@ MISTAKES: list[tuple[Change, str]] = [
     (put("opset", "17"), "opset must be a whole number"),
     (put("golden_tolerance", 1), "golden_tolerance must be above 0 and at most 0.2"),
     (put("colour", "red"), "unknown keys colour"),
-    (drop("operating_points.strict"), "operating_points must have exactly balanced, strict"),
+    (drop("operating_points.strict"), "operating_points must have balanced, strict and no other but permissive"),
+    (put("operating_points.loose", POINT), "operating_points must have balanced, strict and no other but permissive"),
+    (put("operating_points.permissive", {"prompt": POINT["prompt"]}), "operating_points.permissive must have exactly"),
+    (
+        put(
+            "operating_points.permissive",
+            {"prompt": {**POINT["prompt"], "prompt_attack": 0.4}, "response": POINT["response"]},
+        ),
+        "operating_points.permissive.prompt: below balanced: prompt_attack",
+    ),
     (drop("operating_points.strict.prompt.prompt_attack"), "operating_points.strict.prompt must have exactly"),
     (
         put("operating_points.strict.prompt.prompt_attack", 1.5),
