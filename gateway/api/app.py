@@ -245,12 +245,26 @@ async def _render(request: Request, exc: Exception) -> Response:
 
 def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Nothing is relayed that no dialect reads: an unknown route is a 404."""
-    paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
+    guarded = (*(dialect.path for dialect in served), MODERATIONS.path)
+    paths = ", ".join(guarded)
 
     async def answer(request: Request, exc: Exception) -> Response:
         if request.headers.get("upgrade", "").lower() == "websocket":
             return await _render(request, NoWebSocket("WebSockets are not served here. Post the request over HTTP."))
         route = f"{request.method} {request.scope['path'][:128]}"
+        meant = _meant(request.scope["path"])
+        if meant != request.scope["path"] and meant in guarded:
+            return await _render(request, NotFound(f"{route} is not served here. Post to {meant}."))
         return await _render(request, NotFound(f"{route} is not served here. Served: {paths}, /v1/models."))
 
     return answer
+
+
+def _meant(path: str) -> str:
+    """The path that a client with a base_url of another form most likely meant: nothing is served under it as it is."""
+    steps = [step for step in path.split("/") if step]
+    if steps[:1] in (["openai"], ["anthropic"]):
+        steps = steps[1:]
+    while steps[:2] == ["v1", "v1"]:
+        steps = steps[1:]
+    return "/" + "/".join(steps if steps[:1] == ["v1"] else ["v1", *steps])

@@ -158,6 +158,23 @@ def test_a_compressed_body_that_is_cut_followed_by_more_or_no_such_thing_is_refu
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/openai/v1/chat/completions", "/v1/chat/completions"),
+        ("/openai/responses", "/v1/responses"),
+        ("/anthropic/v1/messages", "/v1/messages"),
+    ],
+)
+def test_a_path_of_another_form_is_told_what_to_write(url: str, path: str, meant: str) -> None:
+    answer = httpx.post(url + path, json=GOOD, headers=HEADERS)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].endswith(f"Post to {meant}.")
+
+
 def test_an_upgrade_to_a_websocket_is_answered_at_once_with_a_status_to_fall_back_from(url: str) -> None:
     for path in ("/v1/responses", "/v1/realtime"):
         upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "x" * 24}
