@@ -39,7 +39,15 @@ TURN: dict[str, Any] = {
         {"type": "function_call_output", "call_id": "call_1", "output": "README.md"},
         {"type": "configuration_update", "reasoning": {"effort": "low"}},
     ],
-    "tools": [{"type": "function", "name": "exec_command", "strict": False, "parameters": {"type": "object"}}],
+    "tools": [
+        {"type": "function", "name": "exec_command", "strict": False, "parameters": {"type": "object"}},
+        {
+            "type": "namespace",
+            "name": "agents",
+            "description": "Tools for further agents.",
+            "tools": [{"type": "function", "name": "stop", "strict": False, "parameters": {"type": "object"}}],
+        },
+    ],
     "tool_choice": "auto",
     "parallel_tool_calls": False,
     "reasoning": {"effort": "medium", "summary": "auto"},
