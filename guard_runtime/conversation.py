@@ -123,10 +123,12 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """The turns in order. With direction PROMPT every turn is judged; with RESPONSE the last turn is judged, and the
-    turns before it are context only."""
+    turns before it are context only. `scope` says whose it is: what a guard remembers of one scope's texts is used, and
+    shows, in that scope alone."""
 
     turns: tuple[Turn, ...]
     direction: Direction = Direction.PROMPT
+    scope: str = ""
 
     @property
     def judged(self) -> tuple[Part, ...]:
@@ -148,4 +150,4 @@ class Conversation:
 
     def reply(self, *parts: Part) -> "Conversation":
         """This conversation with an assistant's answer at its end, to be judged."""
-        return Conversation((*self.turns, Turn(Role.ASSISTANT, parts)), Direction.RESPONSE)
+        return Conversation((*self.turns, Turn(Role.ASSISTANT, parts)), Direction.RESPONSE, self.scope)

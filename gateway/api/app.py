@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -207,6 +208,7 @@ class Endpoints:
         snapshot = self._gateway.snapshot
         builder.tenant = tenant = _tenant(snapshot, request)
         inputs = MODERATIONS.read_request(await read_body(request, snapshot.limits))
+        inputs = tuple(replace(conversation, scope=tenant.id) for conversation in inputs)
         return await self._moderations.serve(tenant, inputs, builder)
 
 
@@ -216,7 +218,7 @@ async def _read_exchange(snapshot: Snapshot, request: Request, dialect: Dialect,
     body = await read_body(request, snapshot.limits)
     if "model" in request.path_params:
         body = {**body, "model": request.path_params["model"]}
-    conversation = conversation_of(body, dialect, snapshot.limits)
+    conversation = replace(conversation_of(body, dialect, snapshot.limits), scope=tenant.id)
     return Exchange(
         id=builder.id,
         tenant=tenant,

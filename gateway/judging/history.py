@@ -9,6 +9,7 @@ from dataclasses import replace
 from gateway.judging.judge import Judgement
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Part, Path, Role, Turn
+from guard_runtime.guards.passage_guard import ReadLimits
 
 KEPT = 100_000
 """Turns one process remembers; the oldest go first. Some 10 MB."""
@@ -27,9 +28,10 @@ class PassedTurns:
 
     def split(self, conversation: Conversation, scope: str) -> tuple[Conversation, tuple[Part, ...]]:
         """The conversation without those turns, before the last four, that were let through in this scope before; and
-        their parts. `scope` says who asked, under which policy and which guards: another one knows none of them."""
+        their parts. What the user said shortly stays: guards read it joined, however far apart. `scope` says who asked,
+        under which policy and which guards: another one knows none of them."""
         old, recent = conversation.turns[:-RECENT], conversation.turns[-RECENT:]
-        passed = tuple(turn for turn in old if self._digest(turn, scope) in self._turns)
+        passed = tuple(turn for turn in old if not _is_short(turn) and self._digest(turn, scope) in self._turns)
         if not passed:
             return conversation, ()
         turns = (*(turn for turn in old if turn not in passed), *recent)
@@ -51,6 +53,10 @@ class PassedTurns:
             digest.update(len(field).to_bytes(8, "big"))
             digest.update(field)
         return digest.digest()
+
+
+def _is_short(turn: Turn) -> bool:
+    return turn.role is Role.USER and any(len(part.text or "") <= ReadLimits().short for part in turn.parts)
 
 
 def _fields(turn: Turn, scope: str) -> Iterator[bytes]:

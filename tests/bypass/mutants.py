@@ -330,6 +330,22 @@ MUTANTS: tuple[Mutant, ...] = (
         function="Judge._ask",
     ),
     Mutant(
+        "the user's short texts are read joined, however far apart",
+        PASSAGE_GUARD,
+        "            yield short[-limits.shorts :]\n",
+        "            yield []\n",
+        ("wire_05_roles_and_turns_a_request_split_over_far_turns_is_read_joined",),
+        function="_joinable",
+    ),
+    Mutant(
+        "what is remembered is remembered for one tenant",
+        "gateway/api/app.py",
+        ", scope=tenant.id)\n    return Exchange(",
+        ", scope='')\n    return Exchange(",
+        ("wire_11_cache_tells_no_tenant_what_another_has_sent",),
+        function="_read_exchange",
+    ),
+    Mutant(
         "a guard's version is part of what is looked up",
         "guard_runtime/serving/verdict_cache.py",
         "    yield guard.encode()\n",

@@ -397,3 +397,15 @@ def test_threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth(w
 def test_threat_14_unicode_that_expands_or_stacks_hides_no_number(rules: Wall, filler: str) -> None:
     """CPython 3.11 normalises stacked marks in quadratic time: of so many, where nothing caps them, in minutes."""
     rules.stops(asking(filler * 150_000 + f" {ID_NUMBER} "))
+
+
+def test_wire_05_roles_and_turns_a_request_split_over_far_turns_is_read_joined() -> None:
+    turns = [turn("user", "some"), *(turn("assistant", "go on") for _ in range(8)), turn("user", "thing forbidden")]
+    model = WordModel("some\nthing forbidden")
+    with served(Parts(guards=(model.guard(),)).gateway) as url:
+        for _ in range(2):
+            assert code(post(url, {"model": "m", "messages": turns})) == (400, "content_filter")
+
+
+def turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}

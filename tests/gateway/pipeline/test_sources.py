@@ -99,7 +99,14 @@ def test_personal_data_that_is_not_masked_is_read_as_it_is() -> None:
     assert model.read[0] == f"my phone is {PHONE}"
 
 
-TURNS = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four"), ("user", "five")]
+LONG = " and so on" * 30
+TURNS = [
+    ("user", f"one{LONG}"),
+    ("assistant", "two"),
+    ("user", f"three{LONG}"),
+    ("assistant", "four"),
+    ("user", "five"),
+]
 
 
 def test_an_earlier_turn_that_was_let_through_is_not_judged_again() -> None:
