@@ -5,11 +5,12 @@ Everything the gateway raises at a caller. A blocked answer is not here: that is
   - BadRequest            400  the body is not one this API takes
     + DeadlineMissed      408  the body did not arrive in time
     + TooLarge            413
-    + EncodedBody         415  a compressed body
+    + EncodedBody         415  a body compressed in a way that is not read here
   - UnknownKey            401
   - ModelNotAllowed       403
   - NotFound              404  no such route or receipt
     + ModelNotFound       404
+  - NoWebSocket           426  an upgrade to a WebSocket: callers go on over HTTP
   - TooManyRequests       429
   - UpstreamError         502  the model's provider failed (or its own 4xx/5xx, passed on)
     + UpstreamTimeout     504
@@ -77,6 +78,12 @@ class NotFound(GatewayError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class NoWebSocket(GatewayError):
+    status = 426
+    type = "invalid_request_error"
+    code = "websocket_not_served"
 
 
 class TooManyRequests(GatewayError):

@@ -1,14 +1,14 @@
 """One request on its way, as a value: who asks, in which dialect, for what, and where the answer comes from."""
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.dialects.dialect import Dialect, Json
 from gateway.judging.azure_results import content_filter_results
 from gateway.judging.judge import Judgement
 from gateway.policy.policy import Policy
 from gateway.tenants.tenants import Tenant
-from gateway.upstreams.upstream import Upstream
+from gateway.upstreams.upstream import Headers, Upstream
 from guard_runtime.conversation import Conversation
 
 _LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
@@ -31,7 +31,8 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """A request that has been read and may be served. `created` is in seconds since 1970. `annotated`: the caller asked
-    for Azure's filter results; `prompt_results` are those of the prompt, once it has been judged."""
+    for Azure's filter results; `prompt_results` are those of the prompt, once it has been judged; `headers` go to the
+    upstream with the body."""
 
     id: str
     tenant: Tenant
@@ -43,6 +44,7 @@ class Exchange:
     created: int
     annotated: bool = False
     prompt_results: Json | None = None
+    headers: Headers = field(default_factory=dict)
 
     @property
     def policy(self) -> Policy:

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
+from gateway.api.forwarded_headers import forwarded_headers
+from gateway.api.model_lists import error_of, model, model_list
 from gateway.api.openapi import azure_path, document
 from gateway.api.request_body import conversation_of, read_body
 from gateway.api.runtime import Gateway, Snapshot
@@ -21,7 +23,7 @@ from gateway.bugs import bug_place
 from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.moderations import Moderations
 from gateway.dialects.openai_errors import error_body
-from gateway.errors import GatewayError, InternalError, NotFound
+from gateway.errors import GatewayError, InternalError, NotFound, NoWebSocket
 from gateway.exchange import Exchange, new_id
 from gateway.judging.azure_results import HEADER
 from gateway.pipeline.moderation import ModerationPipeline
@@ -116,6 +118,10 @@ class Endpoints:
     async def health(self, request: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
 
+    async def root(self, request: Request) -> Response:
+        """For clients that ask whether anything answers at this address, before they send a prompt."""
+        return json_reply({"name": "LibraGate", "openapi": "/openapi.json"})
+
     async def ready(self, request: Request) -> Response:
         """Ready: every guard is up and has passed its self-test. A guard that has died makes this a 503."""
         down = [guard.name for guard in self._runtime.judge.guards if not guard.ready]
@@ -132,13 +138,13 @@ class Endpoints:
     async def models(self, request: Request) -> Response:
         snapshot = self._gateway.snapshot
         names = snapshot.models_of(_tenant(snapshot, request))
-        return json_reply({"object": "list", "data": [_model(name) for name in names]})
+        return json_reply(model_list(request, names))
 
     async def model(self, request: Request) -> Response:
         snapshot = self._gateway.snapshot
         name = request.path_params["model"]
         snapshot.route(_tenant(snapshot, request), name)
-        return json_reply(_model(name))
+        return json_reply(model(request, name))
 
     async def receipt(self, request: Request) -> Response:
         tenant = _tenant(self._gateway.snapshot, request)
@@ -147,6 +153,7 @@ class Endpoints:
     def pages(self) -> tuple[tuple[str, str, Endpoint], ...]:
         """What is served beside the dialects: path, name in records, endpoint."""
         return (
+            ("/", "root", self.root),
             ("/healthz", "health", self.health),
             ("/readyz", "ready", self.ready),
             ("/metrics", "metrics", self.metrics),
@@ -222,6 +229,7 @@ async def _read_exchange(snapshot: Snapshot, request: Request, dialect: Dialect,
         language=language_of(conversation.question),
         created=int(datetime.now(UTC).timestamp()),
         annotated=request.headers.get(HEADER, "").lower() == "true",
+        headers=forwarded_headers(request.headers, dialect.forwarded),
     )
 
 
@@ -231,22 +239,34 @@ def _tenant(snapshot: Snapshot, request: Request) -> Tenant:
     return snapshot.tenants.find(presented(headers.getlist("authorization"), api_keys))
 
 
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "libragate"}
-
-
 async def _render(request: Request, exc: Exception) -> Response:
     if not isinstance(exc, GatewayError):
         raise exc
-    return json_reply(error_body(exc), exc.status, {**exc.headers, "x-request-id": new_id()})
+    return json_reply(error_of(request, exc), exc.status, {**exc.headers, "x-request-id": new_id()})
 
 
 def _unknown_route(served: Sequence[Dialect]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Nothing is relayed that no dialect reads: an unknown route is a 404 in OpenAI's shape."""
-    paths = ", ".join((*(dialect.path for dialect in served), MODERATIONS.path))
+    """Nothing is relayed that no dialect reads: an unknown route is a 404."""
+    guarded = (*(dialect.path for dialect in served), MODERATIONS.path)
+    paths = ", ".join(guarded)
 
     async def answer(request: Request, exc: Exception) -> Response:
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return await _render(request, NoWebSocket("WebSockets are not served here. Post the request over HTTP."))
         route = f"{request.method} {request.scope['path'][:128]}"
+        meant = _meant(request.scope["path"])
+        if meant != request.scope["path"] and meant in guarded:
+            return await _render(request, NotFound(f"{route} is not served here. Post to {meant}."))
         return await _render(request, NotFound(f"{route} is not served here. Served: {paths}, /v1/models."))
 
     return answer
+
+
+def _meant(path: str) -> str:
+    """The path that a client with a base_url of another form most likely meant: nothing is served under it as it is."""
+    steps = [step for step in path.split("/") if step]
+    if steps[:1] in (["openai"], ["anthropic"]):
+        steps = steps[1:]
+    while steps[:2] == ["v1", "v1"]:
+        steps = steps[1:]
+    return "/" + "/".join(steps if steps[:1] == ["v1"] else ["v1", *steps])

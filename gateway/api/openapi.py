@@ -19,7 +19,7 @@ ERRORS: Mapping[int, str] = {
     404: "There is no such model, route or receipt",
     408: "The body did not arrive in time",
     413: "The body is too large",
-    415: "The body is compressed",
+    415: "The body is compressed in a way that is not read here",
 }
 UPSTREAM_ERRORS: Mapping[int, str] = {
     429: "The model's provider limits its callers",
@@ -129,6 +129,7 @@ def _own_routes() -> dict[str, Any]:
         "/v1/models": _get("The models that this key may use", keyed, (401,)),
         "/v1/models/{id}": _get("One of them", keyed, (401, 403, 404), case),
         "/v1/receipts/{id}": _get("What was read of one of this tenant's requests", keyed, (401, 404), case),
+        "/": _get("Something answers at this address", {"security": []}, ()),
         "/healthz": _get("The process is alive", {"security": []}, (), kind="text/plain"),
         "/readyz": _get("Whether every guard is up", {"security": []}, (503,)),
         "/metrics": _get("For Prometheus", {"security": []}, (), kind="text/plain"),

@@ -1,4 +1,4 @@
-"""A request's body, read once: counted while it arrives, within a deadline, and decoded strictly."""
+"""A request's body, read once: counted and decompressed while it arrives, within a deadline, and decoded strictly."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,9 +6,10 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.api.decompression import decompressor
 from gateway.dialects.dialect import Dialect, Json
 from gateway.dialects.fields import require_depth
-from gateway.errors import BadRequest, DeadlineMissed, EncodedBody, TooLarge
+from gateway.errors import BadRequest, DeadlineMissed, TooLarge
 from gateway.strict.strict_json import DuplicateKey, NotStrict, decode
 from gateway.tenants.limits import Limits
 from gateway.upstreams.forbidden import refuse_forbidden
@@ -41,8 +42,6 @@ def decoded(data: bytes) -> Json:
 
 def _check_framing(request: Request) -> None:
     headers = request.headers
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise EncodedBody("Compressed bodies are not read here. Send the JSON as it is, without Content-Encoding.")
     if "transfer-encoding" in headers and "content-length" in headers:
         raise BadRequest("A request with both Content-Length and Transfer-Encoding can be read in two ways.")
     if len(headers.getlist("content-length")) > 1:
@@ -54,6 +53,7 @@ async def _received(request: Request, limits: Limits) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limits.body_bytes:
         raise too_large
+    whole = decompressor(request.headers.get("content-encoding", ""), limits.body_bytes)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -62,11 +62,12 @@ async def _received(request: Request, limits: Limits) -> bytes:
                 size += len(piece)
                 if size > limits.body_bytes:
                     raise too_large
-                pieces.append(piece)
+                pieces.append(whole.add(piece))
     except TimeoutError as exc:
         raise DeadlineMissed(f"The body did not arrive within {limits.body_seconds:g} seconds.") from exc
     except ClientDisconnect as exc:
         raise BadRequest("The caller left before the body had arrived.") from exc
+    whole.end()
     return b"".join(pieces)
 
 

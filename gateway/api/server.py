@@ -98,6 +98,7 @@ def serve_config(app: ASGIApp, *, host: str, port: int, header_seconds: float = 
         host=host,
         port=port,
         http=protocol,
+        ws="none",  # an upgrade is a GET like any other, and is answered 426
         lifespan="on",
         access_log=False,
         log_level="warning",

@@ -93,6 +93,10 @@ class Dialect(Documented, Protocol):
     def annotates(self) -> bool:
         """Whether its answers are choices, which can carry Azure's filter results."""
 
+    @property
+    def forwarded(self) -> frozenset[str]:
+        """The headers of a request that its upstream needs: which version of the API is meant, and what of it."""
+
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
 

@@ -10,7 +10,7 @@ from gateway.dialects.fields import items, strangers, usage_in
 from gateway.dialects.json_schema import TEXT, TOKENS, Schema, one_of, some
 from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.dialects.prompts import Decoder, read_prompts
-from gateway.dialects.request_fields import Bookkeeping, Content, Identifier, Number, RequestFields
+from gateway.dialects.request_fields import Bookkeeping, Content, Identifier, Label, Number, RequestFields
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 
@@ -22,7 +22,7 @@ FIELDS = RequestFields(
         "input": Content(_INPUT, counted=True, free_keys=True),
         "dimensions": Number(1, whole=True),
         "encoding_format": Identifier(),
-        "user": Identifier(),
+        "user": Label(),
         "metadata": Bookkeeping(),
     },
     required=("input",),
@@ -43,6 +43,7 @@ class Embeddings:
     azure = True
     speaks = False
     annotates = False
+    forwarded: frozenset[str] = frozenset()
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

@@ -1,7 +1,7 @@
 """Reading JSON for content: the strings at its leaves, identifiers, tool arguments that are JSON themselves."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 from gateway.errors import BadRequest, UpstreamError
@@ -17,6 +17,9 @@ MAX_INDEX = 2048
 """Of a choice, a block or an item in an answer: memory is kept for each. OpenAI takes 128 choices of one prompt, and
 several prompts in one request for completions."""
 
+MAX_ID = 512
+"""Characters of an id that is no plain name."""
+
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{0,256}")
 _SHOWN = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _MAX_DEPTH = 128
@@ -25,6 +28,18 @@ _MAX_DEPTH = 128
 def is_identifier(value: object) -> bool:
     """Whether a string can only be a name or an id: at most 256 visible ASCII characters without blanks."""
     return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+
+
+def is_printable_id(value: object) -> bool:
+    """Whether a string can be an id as some clients make them: one line of printable characters, blanks among them."""
+    return isinstance(value, str) and len(value) <= MAX_ID and value.isprintable()
+
+
+def wordy_ids(holder: Json, names: Iterable[str]) -> frozenset[str]:
+    """Those ids in an object that are more than a name, and so are read like one."""
+    return frozenset(
+        name for name in names if not is_identifier(holder.get(name)) and is_printable_id(holder.get(name))
+    )
 
 
 def is_index(value: object) -> TypeGuard[int]:

@@ -8,7 +8,9 @@ from gateway.dialects.choices.completions import Completions
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages.messages import Messages
+from gateway.dialects.messages.token_count import TokenCount
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.responses.compaction import Compaction
 from gateway.dialects.responses.responses import Responses
 
 
@@ -18,6 +20,8 @@ def dialects(decoders: Mapping[str, Decoder] = MappingProxyType({})) -> tuple[Di
         Chat(),
         Completions(decoders),
         Responses(),
+        Compaction(),
         Messages(),
+        TokenCount(),
         Embeddings(decoders),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from gateway.dialects.fields import refuse_unknown, require_names
+from gateway.dialects.fields import MAX_ID, is_printable_id, refuse_unknown, require_names
 from gateway.dialects.json_schema import IDENTIFIER, Schema
 from gateway.errors import BadRequest
 from gateway.strict.strict_json import Json
@@ -69,6 +69,21 @@ class Identifier:
     def check(self, name: str, value: object) -> None:
         _check_shape(self.shape, name, value)
         require_names({name: value}, frozenset({name}), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The caller's own name for somebody or something, kept by the provider and never shown to a model: one line of at
+    most 512 characters in any language, or a number."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": ["string", "integer", "null"], "maxLength": MAX_ID}
+
+    def check(self, name: str, value: object) -> None:
+        whole = isinstance(value, int | None) and not isinstance(value, bool)
+        if not whole and not is_printable_id(value):
+            raise BadRequest(f"{name} must be a string of at most {MAX_ID} printable characters", param=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Pipeline:
     async def _ask(self, exchange: Exchange, body: Json, builder: RecordBuilder) -> Json:
         started = now()
         try:
-            answer = await exchange.route.upstream.answer(exchange.dialect.path, body)
+            answer = await exchange.route.upstream.answer(exchange.dialect.path, body, exchange.headers)
         except UpstreamError as error:
             raise await judged_error(error, exchange.policy, exchange.conversation, self._judge) from None
         finally:

@@ -284,7 +284,8 @@ class _Relay:
 
     async def _read_all(self) -> None:
         """Buffers the upstream's events up to its closing one: what follows that is not part of the answer."""
-        async with self._exchange.route.upstream.stream(self._exchange.dialect.path, self._body) as events:
+        exchange = self._exchange
+        async with exchange.route.upstream.stream(exchange.dialect.path, self._body, exchange.headers) as events:
             self._listening = anyio.current_time()
             async for event in events:
                 self._listening = None

@@ -19,7 +19,7 @@ import structlog
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import ConfigError
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 _START, _STOP, _PAUSE = 60.0, 5.0, 1.0
 _TIMEOUTS = Timeouts(first_byte=300.0)
@@ -78,11 +78,13 @@ class Demo:
         """The model's process, while it runs."""
         return None if self._process is None else self._process.pid
 
-    async def answer(self, path: str, body: Json) -> Json:
-        return await self._running.answer(path, body)
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
+        return await self._running.answer(path, body, headers)
 
-    def stream(self, path: str, body: Json) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        return self._running.stream(path, body)
+    def stream(
+        self, path: str, body: Json, headers: Headers = NO_HEADERS
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._running.stream(path, body, headers)
 
     @property
     def _running(self) -> OpenAICompatible:

@@ -16,7 +16,7 @@ from gateway.dialects.dialect import Event, Json
 from gateway.errors import BadRequest, ConfigError, UpstreamError, UpstreamTimeout
 from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 CHAT = "/v1/chat/completions"
 
@@ -136,11 +136,11 @@ class LiteLLM:
         finally:
             self._litellm = None
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         return _plain(await self._asked(path, body, stream=False))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
         chunks = await self._asked(path, body, stream=True)
         events = self._events(aiter(chunks))
         try:

@@ -18,7 +18,7 @@ from gateway.dialects.sse import MAX_FRAME, Decoder
 from gateway.errors import BadRequest, UpstreamError, UpstreamTimeout
 from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 _MAX_ERROR = 64 * 1024
 _DRAIN = 0.1
@@ -65,8 +65,8 @@ class Endpoint:
 
 
 class OpenAICompatible:
-    """Relays with one pool of connections. Nothing of the caller's request but its body goes out, and nothing of the
-    provider's answer but its body comes back."""
+    """Relays with one pool of connections. Of the caller's request only the body goes out, and the headers that its
+    dialect passes on, in place of the configured ones; of the provider's answer only the body comes back."""
 
     def __init__(self, name: str, endpoint: Endpoint) -> None:
         self.name = name
@@ -86,8 +86,8 @@ class OpenAICompatible:
         ) as self._session:
             yield self
 
-    async def answer(self, path: str, body: Json) -> Json:
-        reply = await self._asked(path, body)
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
+        reply = await self._asked(path, body, headers)
         whole = self._endpoint.timeouts.whole
         try:
             async with asyncio.timeout(whole):
@@ -113,8 +113,8 @@ class OpenAICompatible:
             reply.response.close()
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
-        reply = await self._asked(path, body)
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
+        reply = await self._asked(path, body, headers)
         try:
             reply.expect("text/event-stream")
             events = _Events(reply, self._endpoint.max_event)
@@ -124,8 +124,8 @@ class OpenAICompatible:
         finally:
             reply.response.close()
 
-    async def _asked(self, path: str, body: Json) -> "_Reply":
-        return await self._sent(path, encoded(body), {})
+    async def _asked(self, path: str, body: Json, headers: Headers) -> "_Reply":
+        return await self._sent(path, encoded(body), headers)
 
     async def _sent(self, path: str, payload: bytes, headers: Mapping[str, str]) -> "_Reply":
         """The reply, once its status says that an answer follows."""

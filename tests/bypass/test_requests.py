@@ -72,7 +72,7 @@ def rules() -> Iterator[Wall]:
     [
         *("/v1/files", "/v1/batches", "/v1/realtime", "/v1/audio/speech", "/v1/images/generations", "/v1/rerank"),
         *("/v1/engines/m/completions", "/v1/proxy/chat/completions", "/anthropic/v1/messages", "/v1/messages/batches"),
-        *("/v1/messages/count_tokens", "/v1/responses/r/input_items", "/v1/threads", "/v1/edits", "/v1/fine_tuning"),
+        *("/v1/messages/count", "/v1/responses/r/input_items", "/v1/threads", "/v1/edits", "/v1/fine_tuning"),
         *("/openai/deployments/m/images/generations", "/openai/v1/chat/completions", "/chat/completions"),
         *(path + "/" for path in DOORS),
         *("/" + path for path in DOORS),

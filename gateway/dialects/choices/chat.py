@@ -1,6 +1,6 @@
 """POST /v1/chat/completions"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.dialects.choices.chat_fields import FIELDS
@@ -16,6 +16,7 @@ from gateway.dialects.fields import (
     dotted,
     items,
     joined,
+    leaves,
     mapping,
     only_names,
     refuse_unknown,
@@ -23,6 +24,7 @@ from gateway.dialects.fields import (
     strangers,
     text,
     usage_in,
+    wordy_ids,
 )
 from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
@@ -58,9 +60,9 @@ MESSAGE_TEXT: Mapping[str, Kind] = {
     "name": Kind.NAME,
 }
 MESSAGE_NAMES = frozenset({"role", "tool_call_id", "cache_control"})
-MESSAGE_KNOWN = frozenset({"content", "tool_calls", "function_call", "audio", *IN_MESSAGE, *MESSAGE_TEXT})
+MESSAGE_KNOWN = frozenset({"content", "tool_calls", "function_call", "audio", "parsed", *IN_MESSAGE, *MESSAGE_TEXT})
 CALL_NAMES = frozenset({"id", "type", "index"})
-PIECE_NAMES = frozenset({"type", "cache_control"})
+PIECE_NAMES = frozenset({"type", "cache_control", "prompt_cache_breakpoint"})
 MEDIA_PARTS = frozenset({"image_url", "input_audio", "file"})
 TEXT_PARTS: Mapping[str, Kind] = {"text": Kind.TEXT, "refusal": Kind.REFUSAL}
 
@@ -74,6 +76,7 @@ class Chat:
     azure = True
     speaks = True
     annotates = True
+    forwarded: frozenset[str] = frozenset()
 
     def read_request(self, body: Json) -> Conversation:
         FIELDS.check(body)
@@ -179,9 +182,14 @@ def _turn(message: Json, path: Path) -> Turn:
     if not isinstance(role, str) or role not in ROLES:
         name = dotted((*path, "role"))
         raise BadRequest(f"{name} must be one of {', '.join(ROLES)}", param=name)
-    require_names(message, MESSAGE_NAMES, path)
+    require_names(message, MESSAGE_NAMES - wordy_ids(message, ("tool_call_id",)), path)
     refuse_unknown(message, MESSAGE_KNOWN | MESSAGE_NAMES, path)
-    return Turn(ROLES[role], tuple(_message_parts(message, path)))
+    return Turn(ROLES[role], (*_ids(message, ("tool_call_id",), path), *_message_parts(message, path)))
+
+
+def _ids(holder: Json, names: Sequence[str], path: Path) -> Iterator[Part]:
+    for name in sorted(wordy_ids(holder, names)):
+        yield from text(holder[name], (*path, name), Kind.NAME)
 
 
 def _message_parts(message: Json, path: Path) -> Iterator[Part]:
@@ -192,13 +200,15 @@ def _message_parts(message: Json, path: Path) -> Iterator[Part]:
         if name in message:
             yield from text(message[name], (*path, name), text_kind)
     for call, at in items(message.get("tool_calls"), (*path, "tool_calls")):
-        require_names(call, CALL_NAMES, at)
+        require_names(call, CALL_NAMES - wordy_ids(call, ("id",)), at)
+        yield from _ids(call, ("id",), at)
         refuse_unknown(call, CALL_NAMES | {"function", "custom", *OF_CALL}, at)
         for field in ("function", "custom"):
             yield from _call(call.get(field), (*at, field))
         yield from vendor_parts(call, OF_CALL, at)
     yield from _call(message.get("function_call"), (*path, "function_call"))
     yield from vendor_parts(message, IN_MESSAGE, path)
+    yield from leaves(message.get("parsed"), (*path, "parsed"), kind)
     if message.get("audio") is not None:
         # A spoken answer: its transcript is text; the sound itself cannot be read by a guard.
         audio = mapping(message["audio"], (*path, "audio"))
@@ -256,11 +266,12 @@ def _call(call: object, path: Path) -> Iterator[Part]:
     if call is None:
         return
     call = mapping(call, path)
-    refuse_unknown(call, frozenset({"name", "arguments", "input"}), path)
+    refuse_unknown(call, frozenset({"name", "arguments", "input", "parsed_arguments"}), path)
     yield from text(call.get("name"), (*path, "name"), Kind.NAME)
     yield from text(call.get("input"), (*path, "input"), Kind.TOOL_CALL)
     if call.get("arguments") is not None:
         yield from arguments(call["arguments"], (*path, "arguments"))
+    yield from leaves(call.get("parsed_arguments"), (*path, "parsed_arguments"), Kind.TOOL_CALL)
 
 
 def _answer_parts(choice: Json, path: Path) -> Iterator[Part]:

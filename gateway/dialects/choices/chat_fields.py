@@ -12,7 +12,7 @@ from gateway.dialects.json_schema import (
     record,
     some,
 )
-from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Number, RequestFields, Shape
+from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Label, Number, RequestFields, Shape
 
 _PART: Schema = one_of(
     record(("type", "text"), type=named("text"), text=TEXT),
@@ -66,10 +66,12 @@ FIELDS = RequestFields(
         "audio": Identifier(Shape.OBJECT),
         "thinking": Identifier(Shape.OBJECT),
         "modalities": Identifier(Shape.LIST),
-        "user": Identifier(),
-        "safety_identifier": Identifier(),
-        "prompt_cache_key": Identifier(),
+        "user": Label(),
+        "safety_identifier": Label(),
+        "prompt_cache_key": Label(),
         "prompt_cache_retention": Identifier(),
+        "prompt_cache_options": Identifier(Shape.OBJECT),
+        "moderation": Identifier(Shape.OBJECT),
         "service_tier": Identifier(),
         "reasoning_effort": Identifier(),
         "reasoning": Identifier(),

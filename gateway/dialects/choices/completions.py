@@ -12,7 +12,7 @@ from gateway.dialects.fields import joined, strangers, strings, text, unread_in_
 from gateway.dialects.json_schema import TEXT, TEXT_OR_NULL, TEXTS, TOKENS, Schema, one_of, some
 from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
 from gateway.dialects.prompts import Decoder, decoded, is_token_ids, read_prompts
-from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Number, RequestFields, Shape
+from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Label, Number, RequestFields, Shape
 from gateway.errors import GatewayError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
@@ -37,7 +37,7 @@ FIELDS = RequestFields(
         "echo": Flag(),
         "stream_options": Identifier(Shape.OBJECT),
         "logit_bias": Identifier(Shape.OBJECT),
-        "user": Identifier(),
+        "user": Label(),
         "metadata": Bookkeeping(),
     },
     required=("prompt",),
@@ -57,6 +57,7 @@ class Completions:
     azure = True
     speaks = True
     annotates = True
+    forwarded: frozenset[str] = frozenset()
 
     def __init__(self, decoders: Mapping[str, Decoder] = MappingProxyType({})) -> None:
         self._decoders = decoders

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    dotted,
+    items,
+    joined,
+    leaves,
+    mapping,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
 from gateway.dialects.media import media_part, of_base64
 from gateway.dialects.seals import is_seal, sealed_part
 from gateway.errors import BadRequest
@@ -31,6 +42,19 @@ def _blocks(kind: Kind) -> Reader:
 
 def _input(value: object, path: Path) -> Iterator[Part]:
     yield from leaves(mapping(value, path), path, Kind.TOOL_CALL)
+
+
+def _names(value: object, path: Path) -> Iterator[Part]:
+    if not only_names(value):
+        yield Part(path, None)
+
+
+def _tool(value: object, path: Path) -> Iterator[Part]:
+    yield from tool_part(mapping(value, path), path)
+
+
+def _leaves(kind: Kind) -> Reader:
+    return lambda value, path: leaves(value, path, kind)
 
 
 def _media(value: object, path: Path) -> Iterator[Part]:
@@ -129,6 +153,12 @@ BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "bash_code_execution_tool_result": _RESULT,
     "text_editor_code_execution_tool_result": _RESULT,
     "tool_search_tool_result": _RESULT,
+    "advisor_tool_result": _RESULT,
+    "browser_state": {"tabs": _leaves(Kind.TOOL_RESULT), "state_changes": _leaves(Kind.TOOL_RESULT)},
+    "fallback": {"from": _names, "to": _names, "trigger": _names},
+    "tool_addition": {"tool": _tool},
+    "tool_removal": {"tool": _leaves(Kind.TOOL_DEFINITION)},
+    "mcp_tool_listing": {"mcp_server_name": _text(Kind.NAME), "tools": _leaves(Kind.TOOL_DEFINITION)},
 }
 
 
@@ -158,7 +188,10 @@ def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
     for key, value in block.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(block, frozenset(readers), BLOCK_NAMES):
+    wordy = wordy_ids(block, ("id", "tool_use_id"))
+    for key in sorted(wordy):
+        yield from text(block[key], (*path, key), Kind.NAME)
+    for key in unread(block, wordy | readers.keys(), BLOCK_NAMES - wordy):
         yield Part((*path, key), None)
 
 
@@ -170,7 +203,12 @@ there."""
 def tool_parts(tools: object, path: Path) -> Iterator[Part]:
     """What tool definitions say; and a part without text for each tool that the provider runs itself."""
     for tool, at in items(tools, path):
-        yield from joined(tool, at, Kind.TOOL_DEFINITION)
-        tool_type = tool.get("type")
-        if tool_type not in (None, "custom") and not str(tool_type).startswith(OWN_TOOLS):
-            yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)
+        yield from tool_part(tool, at)
+
+
+def tool_part(tool: Json, at: Path) -> Iterator[Part]:
+    """One of them: declared in the list of tools, or added in the middle of a conversation."""
+    yield from joined(tool, at, Kind.TOOL_DEFINITION)
+    tool_type = tool.get("type")
+    if tool_type not in (None, "custom", "tool_reference") and not str(tool_type).startswith(OWN_TOOLS):
+        yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)

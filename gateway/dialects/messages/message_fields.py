@@ -31,7 +31,13 @@ FIELDS = RequestFields(
         "top_k": Number(0, whole=True),
         "stream": Flag(),
         "thinking": Identifier(Shape.OBJECT),
-        "context_management": Identifier(Shape.OBJECT),
+        "context_management": Content(shape=Shape.OBJECT),
+        "compaction": Content(shape=Shape.OBJECT),
+        "task_budget": Identifier(Shape.OBJECT),
+        "fallbacks": Identifier(),
+        "fallback_credit_token": Identifier(),
+        "billing_policy": Identifier(Shape.OBJECT),
+        "workspace_id": Identifier(),
         "betas": Identifier(),
         "cache_control": Identifier(),
         "diagnostics": Identifier(),
@@ -42,3 +48,8 @@ FIELDS = RequestFields(
     },
     required=("messages", "max_tokens"),
 )
+
+TOKEN_COUNT_FIELDS = RequestFields(
+    {name: kind for name, kind in FIELDS.kinds.items() if name != "stream"}, required=("messages",)
+)
+"""Of a request to count the tokens of a prompt."""

@@ -6,8 +6,10 @@ from gateway.dialects.dialect import Choice, Json, Refusal
 from gateway.dialects.fields import (
     added,
     dotted,
+    is_identifier,
     items,
     joined,
+    leaves,
     mapping,
     only_names,
     refuse_unknown,
@@ -27,24 +29,27 @@ from gateway.dialects.messages.message_stream import (
     error_body,
     refused_message,
 )
+from gateway.dialects.request_fields import RequestFields
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
 ROLES: Mapping[str, Role] = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 
-STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
-"""Fields by which a model reads content that passes no guard: stored files and skills, servers of others."""
+STORED = frozenset({"container", "mcp_servers", "thread", "user_profile_id"})
+"""Fields by which a model reads content that passes no guard: stored files, skills and
+conversations, servers of others."""
 
 
 class Messages:
     name = "messages"
     path = "/v1/messages"
     summary = "Anthropic's messages"
-    fields = FIELDS
+    fields: RequestFields = FIELDS
     error_schema = ERROR
     azure = False
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset({"anthropic-version", "anthropic-beta"})
 
     def read_request(self, body: Json) -> Conversation:
         for name in STORED & body.keys():
@@ -52,7 +57,7 @@ class Messages:
                 raise BadRequest(
                     f"{name} lets the model read content that cannot be checked here. Leave it out.", param=name
                 )
-        FIELDS.check(body)
+        self.fields.check(body)
         if not body.get("messages"):
             raise BadRequest("messages must be a list with at least one message", param="messages")
         definitions = tuple(require_known(_definitions(body)))
@@ -121,12 +126,21 @@ def _definitions(body: Json) -> Iterator[Part]:
         raise BadRequest("tool_choice must hold a type and a tool's name", param="tool_choice")
     yield from text(choice.get("name"), ("tool_choice", "name"), Kind.NAME)
     output = body.get("output_config") or {}
-    require_names(output, frozenset({"effort"}), ("output_config",))
-    refuse_unknown(output, frozenset({"effort", "format"}), ("output_config",))
+    require_names(output, frozenset({"effort", "task_budget"}), ("output_config",))
+    refuse_unknown(output, frozenset({"effort", "format", "task_budget"}), ("output_config",))
     if output.get("format") is not None:
         yield from joined(
             mapping(output["format"], ("output_config", "format")), ("output_config", "format"), Kind.SCHEMA
         )
+    for name in ("context_management", "compaction"):
+        yield from _worded(body.get(name), (name,))
+
+
+def _worded(settings: object, path: Path) -> Iterator[Part]:
+    """What a model may read of settings: instructions, and every text that is more than a name."""
+    for part in leaves(settings, path, Kind.TEXT):
+        if part.path[-1] == "instructions" or not all(map(is_identifier, (part.text or "").split("\n"))):
+            yield part
 
 
 def _turn(message: Json, path: Path) -> Turn:

@@ -11,7 +11,7 @@ from gateway.dialects.json_schema import (
     record,
     some,
 )
-from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Number, RequestFields, Shape
+from gateway.dialects.request_fields import Bookkeeping, Content, Flag, Identifier, Label, Number, RequestFields, Shape
 
 _PIECE: Schema = one_of(
     record(("type", "text"), type=named("input_text", "output_text", "text"), text=TEXT),
@@ -59,14 +59,24 @@ FIELDS = RequestFields(
         "include": Identifier(Shape.LIST),
         "context_management": Identifier(),
         "moderation": Identifier(),
-        "prompt_cache_key": Identifier(),
+        "access_programs": Identifier(Shape.OBJECT),
+        "background_options": Identifier(Shape.OBJECT),
+        "image": Identifier(Shape.OBJECT),
+        "prompt_cache_key": Label(),
         "prompt_cache_options": Identifier(),
         "prompt_cache_retention": Identifier(),
-        "safety_identifier": Identifier(),
+        "safety_identifier": Label(),
         "service_tier": Identifier(),
         "truncation": Identifier(),
-        "user": Identifier(),
+        "user": Label(),
         "metadata": Bookkeeping(),
+        "client_metadata": Bookkeeping(),
     },
     required=("input",),
 )
+
+_NOT_COMPACTED = frozenset({"stream", "stream_options"})
+COMPACTION_FIELDS = RequestFields(
+    {name: kind for name, kind in FIELDS.kinds.items() if name not in _NOT_COMPACTED}, required=("input",)
+)
+"""Of a request to compact a conversation, which is answered whole."""

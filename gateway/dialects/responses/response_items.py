@@ -8,7 +8,18 @@ Fields after https://platform.openai.com/docs/api-reference/responses/object and
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    arguments,
+    dotted,
+    items,
+    joined,
+    leaves,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
 from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
 from gateway.dialects.seals import sealed_part
@@ -34,6 +45,8 @@ ITEM_NAMES = frozenset(
         "execution",
         "fingerprint",
         "id",
+        "internal_chat_message_metadata_passthrough",
+        "metadata",
         "output_format",
         "phase",
         "quality",
@@ -43,7 +56,7 @@ ITEM_NAMES = frozenset(
         "type",
     }
 )
-PIECE_NAMES = frozenset({"type", "detail", "file_id"})
+PIECE_NAMES = frozenset({"type", "detail", "file_id", "prompt_cache_breakpoint"})
 PIECE_TEXT: Mapping[str, Kind] = {
     "input_text": Kind.TEXT,
     "output_text": Kind.TEXT,
@@ -90,10 +103,21 @@ def _media(value: object, path: Path) -> Iterator[Part]:
         yield Part(path, None, Kind.MEDIA)
 
 
+def _names(value: object, path: Path) -> Iterator[Part]:
+    """Settings, whose strings are names."""
+    if not only_names(value):
+        yield Part(path, None)
+
+
 _CALL = _joined(Kind.TOOL_CALL)
 _RESULT = _joined(Kind.TOOL_RESULT)
 _NAME = _text(Kind.NAME)
-_FUNCTION: Mapping[str, Reader] = {"name": _NAME, "namespace": _NAME, "arguments": _arguments}
+_FUNCTION: Mapping[str, Reader] = {
+    "name": _NAME,
+    "namespace": _NAME,
+    "arguments": _arguments,
+    "parsed_arguments": lambda value, path: leaves(value, path, Kind.TOOL_CALL),
+}
 _OUTPUT: Mapping[str, Reader] = {"output": _content(Kind.TOOL_RESULT), "name": _NAME, "namespace": _NAME}
 _MCP: Mapping[str, Reader] = {
     "name": _NAME,
@@ -111,6 +135,8 @@ ITEMS: Mapping[str, Mapping[str, Reader]] = {
         "encrypted_content": sealed_part,
     },
     "compaction": {"encrypted_content": sealed_part},
+    "compaction_trigger": {},
+    "configuration_update": {"reasoning": _names, "text": _joined(Kind.SCHEMA)},
     "function_call": _FUNCTION,
     "function_call_output": _OUTPUT,
     "custom_tool_call": {**_FUNCTION, "input": _text(Kind.TOOL_CALL)},
@@ -170,7 +196,10 @@ def item_parts(item: Json, path: Path) -> Iterator[Part]:
     for key, value in item.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(item, frozenset(readers), ITEM_NAMES - readers.keys()):
+    wordy = wordy_ids(item, ("id", "call_id"))
+    for key in sorted(wordy):
+        yield from text(item[key], (*path, key), Kind.NAME)
+    for key in unread(item, wordy | readers.keys(), ITEM_NAMES - readers.keys() - wordy):
         yield Part((*path, key), None)
 
 
@@ -198,8 +227,9 @@ def piece_parts(piece: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
         own = PIECE_TEXT[piece_type]
         yield from text(piece[field], (*path, field), kind if own is Kind.TEXT else own)
         yield from joined(piece.get("annotations"), (*path, "annotations"), Kind.TEXT)
+        yield from leaves(piece.get("parsed"), (*path, "parsed"), kind)
         yield from joined(spelled(piece.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
-        known = frozenset({field, "annotations", "logprobs"})
+        known = frozenset({field, "annotations", "logprobs", "parsed"})
     elif piece_type in PIECE_MEDIA:
         yield from text(piece.get("filename"), (*path, "filename"), Kind.NAME)
         yield from media_part(path, _media_of(piece_type, piece), name=piece.get("filename"))

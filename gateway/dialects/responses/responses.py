@@ -17,6 +17,7 @@ from gateway.dialects.fields import (
     usage_in,
 )
 from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
+from gateway.dialects.request_fields import RequestFields
 from gateway.dialects.responses.response_fields import FIELDS
 from gateway.dialects.responses.response_items import item_parts, role_of, tool_parts, type_of
 from gateway.dialects.responses.response_refusal import refused_response
@@ -76,15 +77,16 @@ class Responses:
     name = "responses"
     path = "/v1/responses"
     summary = "Responses"
-    fields = FIELDS
+    fields: RequestFields = FIELDS
     error_schema = ERROR
     azure = False
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset({"openai-beta"})
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)
-        FIELDS.check(body)
+        self.fields.check(body)
         definitions = tuple(require_known(_definitions(body)))
         turns = [Turn(Role.SYSTEM, definitions)] if definitions else []
         given = body.get("input")
@@ -170,7 +172,9 @@ def _definitions(body: Json) -> Iterator[Part]:
 
 
 def _turn(item: Json, path: Path) -> Turn:
-    if item.get("type") == "item_reference" or item.keys() <= {"id", "type"}:
+    if type_of(item) != "compaction_trigger" and (
+        item.get("type") == "item_reference" or item.keys() <= {"id", "type"}
+    ):
         raise BadRequest(
             f"{dotted(path)} refers to an item stored at the provider, which cannot be checked here. "
             "Send the item itself.",

@@ -12,7 +12,7 @@ from gateway.dialects.dialect import Event, Json
 from gateway.policy.policy import Action, Policy
 from gateway.tenants.limits import Limits
 from gateway.tenants.tenants import Tenant, Tenants, hashed
-from gateway.upstreams.upstream import Scripted
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Scripted
 from tests.support.gateway_server import KEY, PEPPER, Parts, blocking, served
 
 LOGS, BLOCKS = blocking(Action.LOG, hash="00000000000a"), blocking(hash="00000000000b")
@@ -26,8 +26,8 @@ class Turning(Scripted):
     turn: Callable[[], None]
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
-        async with super().stream(path, body) as events:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
+        async with super().stream(path, body, headers) as events:
             yield self._turned(events)
 
     async def _turned(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:

@@ -40,6 +40,9 @@ from tests.gateway.dialects.mutations import (
 from tests.gateway.dialects.refusals import BLOCKED
 from tests.gateway.dialects.responses import full_responses
 
+LABELS = frozenset({"user", "safety_identifier", "prompt_cache_key"})
+"""What the caller calls somebody or something: kept by the provider, never shown to a model."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -48,7 +51,7 @@ class Case:
 
     dialect: Dialect
     full: Any
-    free: tuple[Path, ...] = (("model",), ("metadata",))
+    free: tuple[Path, ...] = (("model",), ("metadata",), *((label,) for label in sorted(LABELS)))
 
     def is_free(self, path: Path) -> bool:
         return any(path[: len(free)] == free for free in self.free)
@@ -89,11 +92,15 @@ def test_no_string_of_a_request_passes_unread(case: Case) -> None:
 SEALED = frozenset({"signature", "encrypted_content", "encrypted_index", "encrypted_stdout"})
 """Base64 that only the provider can open; anything else under these keys is read."""
 NO_CONTENT: dict[str, frozenset[str]] = {
-    "chat": chat.FIELDS.identifiers | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
-    "completions": completions.FIELDS.identifiers,
-    "responses": responses.FIELDS.identifiers | response_items.ITEM_NAMES | response_items.PIECE_NAMES | {"verbosity"},
+    "chat": chat.FIELDS.identifiers | LABELS | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
+    "completions": completions.FIELDS.identifiers | LABELS,
+    "responses": responses.FIELDS.identifiers
+    | LABELS
+    | response_items.ITEM_NAMES
+    | response_items.PIECE_NAMES
+    | {"verbosity"},
     "messages": messages.FIELDS.identifiers | message_blocks.BLOCK_NAMES | {"role", "media_type", "effort"} | SEALED,
-    "embeddings": embeddings.FIELDS.identifiers,
+    "embeddings": embeddings.FIELDS.identifiers | LABELS,
 }
 """The keys whose strings are no content, by the dialects' own lists. Each is held to an identifier's shape."""
 NO_CONTENT_IN_ANSWERS: dict[str, frozenset[str]] = {

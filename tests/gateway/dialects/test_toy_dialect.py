@@ -49,6 +49,7 @@ class Toy:
     azure = True
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset()
 
     def read_request(self, body: Json) -> Conversation:
         FIELDS.check(body)
