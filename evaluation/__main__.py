@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m evaluation score|report|libra-test|robustness`."""
+"""The command line of the harness: `python -m evaluation score|report|libra-test|robustness|requests`."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from evaluation import libra_test, page, report, robustness, scoring
 from evaluation.cluster import Cluster
 from evaluation.datasets import BadData, Share
+from evaluation.requests import command as requests
 from evaluation.scoring import Bar, Watch
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.onnx.devices import Device, Placement
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     robust.add_argument("--seed", type=int, default=0)
     robust.add_argument("--out", type=Path, help="JSON file for the results")
     robust.set_defaults(run=_robustness)
+    requests.arguments(commands.add_parser("requests", help="whole requests, judged as the gateway judges them"))
     return parser
 
 
