@@ -102,12 +102,12 @@ def only_names(value: Any) -> bool:
 
 
 def unread(holder: Json, known: frozenset[str], names: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The keys whose strings nothing reads: unknown ones that carry text, and names and ids that are no names."""
+    """The keys whose content nothing reads: unknown ones that carry text or token ids, and names that are no names."""
     for key, value in holder.items():
         if key in names:
             if not only_names(value):
                 yield key
-        elif key not in known and (carries_text(value) or not is_identifier(key)):
+        elif key not in known and (carries_text(value) or carries_tokens(value) or not is_identifier(key)):
             yield key
 
 

@@ -330,6 +330,14 @@ MUTANTS: tuple[Mutant, ...] = (
         function="Judge._ask",
     ),
     Mutant(
+        "token ids beside the text are refused",
+        FIELDS,
+        " or carries_tokens(value) or not is_identifier(key)",
+        " or not is_identifier(key)",
+        ("wire_09_length_token_ids_beside_the_text_are_refused",),
+        function="unread",
+    ),
+    Mutant(
         "the user's short texts are read joined, however far apart",
         PASSAGE_GUARD,
         "            yield short[-limits.shorts :]\n",

@@ -202,6 +202,7 @@ def test_wire_14_leaks_no_reply_record_metric_or_log_repeats_the_content(
     said = "".join(reply.text + str(reply.headers) for reply in replies[:4]) + page
     logged = "".join(capfd.readouterr()) + "".join(str(written.line()) for written in parts.sink.records)
     assert "canary" not in said and "canary" not in logged
+    assert all("text" not in written.line() for written in parts.sink.records)
 
 
 def test_wire_14_leaks_scores_are_no_oracle() -> None:

@@ -409,3 +409,21 @@ def test_wire_05_roles_and_turns_a_request_split_over_far_turns_is_read_joined()
 
 def turn(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
+
+
+@pytest.mark.parametrize("field", ["input_ids", "prompt_token_ids", "token_ids"])
+@pytest.mark.parametrize("holder", [None, "options", "chat_template_kwargs", "messages"])
+def test_wire_09_length_token_ids_beside_the_text_are_refused(field: str, holder: str | None) -> None:
+    """A server that honours them would answer a prompt that nobody has read."""
+    upstream = Scripted.saying("ok")
+    body = asking("hello")
+    match holder:
+        case None:
+            body[field] = [1, 2, 3]
+        case "messages":
+            body["messages"][0][field] = [[1, 2, 3]]
+        case _:
+            body[holder] = {"inner": {field: [1, 2, 3]}}
+    with served(Parts(upstream=upstream).gateway) as url:
+        assert post(url, body).status_code == 400
+    assert upstream.asked == []
