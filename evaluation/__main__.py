@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m evaluation score|report|libra-test|robustness|requests`."""
+"""The command line of the harness: `python -m evaluation COMMAND`, with `--help` for the commands."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from evaluation import libra_test, page, report, robustness, scoring
 from evaluation.cluster import Cluster
 from evaluation.datasets import BadData, Share
+from evaluation.requests import building
 from evaluation.requests import command as requests
 from evaluation.scoring import Bar, Watch
 from guard_runtime.errors import ArtefactRefused
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     robust.add_argument("--out", type=Path, help="JSON file for the results")
     robust.set_defaults(run=_robustness)
     requests.arguments(commands.add_parser("requests", help="whole requests, judged as the gateway judges them"))
+    building.arguments(commands.add_parser("build-requests", help="whole requests made of labelled texts"))
     return parser
 
 

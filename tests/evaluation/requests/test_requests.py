@@ -9,7 +9,8 @@ import pytest
 
 from evaluation.__main__ import main
 from evaluation.requests.figures import Share
-from tests.evaluation.scripted import Listener, write
+from tests.evaluation.scripted import Listener, read, write
+from tests.evaluation.scripted import row as text_row
 
 CONFIG = """
 guards: [{kind: scripted, name: scripted, words: {evil: illegal_activities_and_crime}}]
@@ -87,3 +88,38 @@ def test_the_page_escapes_what_the_data_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "of", "low", "high"), [(0, 100, 0.0, 0.037), (50, 100, 0.404, 0.596)])
 def test_intervals_are_wilsons(number: int, of: int, low: float, high: float) -> None:
     assert Share(number, of).interval == pytest.approx((low, high), abs=0.001)
+
+
+def test_each_kind_of_text_is_put_where_it_belongs_and_the_requests_can_be_judged(tmp_path: Path) -> None:
+    genres, written = tmp_path / "genres", tmp_path / "written"
+    genres.mkdir()
+    written.mkdir()
+    kinds = ("user", "document", "code", "system", "tool_definition", "tool_result", "tool_call")
+    write(genres / "genres_dev.jsonl", [{**text_row(kind, "good"), "kind": kind} for kind in kinds])
+    write(genres / "genres_whole_dev.jsonl", [{**text_row("evil", "evil", "unsafe"), "kind": "tool_result"}])
+    answer = {**text_row("answer", "hello"), "kind": "assistant", "direction": "response", "response": "good"}
+    trained_on = {**text_row("train", "good"), "kind": "user", "split": "train"}
+    write(written / "written_a.jsonl", [{**answer, "split": "dev"}, trained_on])
+    out = tmp_path / "life.jsonl"
+    command = ["build-requests", "--genres", str(genres), "--written", str(written), "--out", str(out)]
+    assert main(command, Listener().watch) == 0
+    made = {row["id"]: row for row in read(out)}
+    assert set(made) == {*kinds, "evil", "answer"}
+    assert made["tool_definition"]["body"]["tools"][0]["function"]["description"] == "good"
+    assert made["tool_result"]["body"]["messages"][-1]["role"] == "tool"
+    assert made["system"]["body"]["messages"][0] == {"role": "system", "content": "good"}
+    assert made["answer"]["reply"] == "good"
+    code, judged = run(tmp_path, list(made.values()))
+    assert code == 0
+    assert groups(judged)["request", "tool_result", "unsafe"]["blocked"] == 1
+
+
+def test_a_row_that_no_request_can_be_made_of_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "genres_dev.jsonl", [{**text_row("a", "good"), "kind": "user", "lang": "fr"}])
+    write(tmp_path / "genres_whole_dev.jsonl", [{**text_row("b", " "), "kind": "user"}])
+    write(tmp_path / "written_a.jsonl", [])
+    command = ["build-requests", "--genres", str(tmp_path), "--written", str(tmp_path), "--out", str(tmp_path / "o")]
+    assert main(command, Listener().watch) == 2
+    told = capsys.readouterr().err
+    assert "genres_dev.jsonl:1: lang: 'fr'" in told
+    assert "genres_whole_dev.jsonl:1: prompt" in told
