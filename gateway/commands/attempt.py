@@ -77,14 +77,14 @@ def command(tenant: str | None, config: Path, as_json: bool, **options: Any) -> 
 
     Exit codes: 0 allow or log, 1 rewrite or block, 2 your input is wrong, 3 a guard could not look.
     """
-    found = loaded("try", config, as_json=as_json)
-    who = chosen("try", found, tenant, as_json=as_json)
-    asked = AttemptOptions(**options)
+    loaded_config = loaded("try", config, as_json=as_json)
+    who = chosen("try", loaded_config, tenant, as_json=as_json)
+    given = AttemptOptions(**options)
     try:
-        attempt = attempt_of(asked, found.limits, decoders_of(found) if asked.body is not None else {})
-        judge = judge_of(found)
-        readers = _readers(found, judge, attempt)
-        result = anyio.run(_judged, _Session(judge, readers, who), attempt, asked.chunk if asked.stream else None)
+        attempt = attempt_of(given, loaded_config.limits, decoders_of(loaded_config) if given.body is not None else {})
+        judge = judge_of(loaded_config)
+        readers = _readers(loaded_config, judge, attempt)
+        result = anyio.run(_judged, _Session(judge, readers, who), attempt, given.chunk if given.stream else None)
     except WrongInput as exc:
         stop("try", Exit.WRONG_INPUT, exc.problems, as_json=as_json)
     except ConfigError as exc:

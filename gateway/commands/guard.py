@@ -107,26 +107,26 @@ def _rows(path: Path) -> dict[str, Row]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError) as exc:
             raise Unreadable(f"{place}: is not JSON -- write one object a line") from exc
-        if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise Unreadable(f"{place}: has no id -- score it with python -m evaluation")
-        if found["id"] in rows:
-            raise Unreadable(f"{place}: a second row has the id {found['id']} -- remove one")
-        rows[found["id"]] = Row(_share(found, place), _number(found, "ms", place), _label(found, place))
+        if row["id"] in rows:
+            raise Unreadable(f"{place}: a second row has the id {row['id']} -- remove one")
+        rows[row["id"]] = Row(_share(row, place), _number(row, "ms", place), _label(row, place))
     return rows
 
 
-def _share(found: Mapping[str, Any], place: str) -> float | None:
-    risk = _number(found, "p_unsafe", place)
+def _share(row: Mapping[str, Any], place: str) -> float | None:
+    risk = _number(row, "p_unsafe", place)
     if risk is not None and not 0 <= risk <= 1:
         raise Unreadable(f"{place}: p_unsafe is outside 0..1")
     return risk
 
 
-def _number(found: Mapping[str, Any], key: str, place: str) -> float | None:
-    value = found.get(key)
+def _number(row: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = row.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -134,8 +134,8 @@ def _number(found: Mapping[str, Any], key: str, place: str) -> float | None:
     return float(value)
 
 
-def _label(found: Mapping[str, Any], place: str) -> bool | None:
-    label = found.get("label")
+def _label(row: Mapping[str, Any], place: str) -> bool | None:
+    label = row.get("label")
     if label is not None and (not isinstance(label, str) or label not in LABELS):
         raise Unreadable(f"{place}: the label is not one of {', '.join(LABELS)}")
     return None if label is None else LABELS[label]

@@ -34,9 +34,9 @@ def _from_environment(value: str, info: ValidationInfo) -> str:
     """`${NAME}` replaced by the environment's NAME; the rest as it is."""
     environment = info.context or {}
 
-    def named(found: re.Match[str]) -> str:
-        name = found[1]
-        if not _NAME.fullmatch(name) or not found[0].endswith("}"):
+    def named(reference: re.Match[str]) -> str:
+        name = reference[1]
+        if not _NAME.fullmatch(name) or not reference[0].endswith("}"):
             raise complaint("has a ${ that names no variable", "write ${NAME}")
         if not environment.get(name):
             raise complaint(f"the environment variable {name} is not set", f"export {name}=... before the start")
@@ -311,8 +311,8 @@ class ReadersFile(_File):
     file: ReaderFile | None = None
 
     def each(self) -> dict[MediaKind, ReaderFile]:
-        found = {kind: getattr(self, kind.value) for kind in MediaKind}
-        return {kind: file for kind, file in found.items() if file is not None}
+        readers = {kind: getattr(self, kind.value) for kind in MediaKind}
+        return {kind: file for kind, file in readers.items() if file is not None}
 
 
 class TenantFile(_File):

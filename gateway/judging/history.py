@@ -1,8 +1,6 @@
 """Earlier turns of a conversation: those that were let through before, and those that would be blocked now."""
 
-import hashlib
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -10,6 +8,8 @@ from gateway.judging.judge import Judgement
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Conversation, Part, Path, Role, Turn
 from guard_runtime.guards.passage_guard import ReadLimits
+from guard_runtime.serving.bounded_lru import BoundedLRU
+from guard_runtime.serving.keyed_hash import keyed_hash
 
 KEPT = 100_000
 """Turns one process remembers; the oldest go first. Some 10 MB."""
@@ -22,16 +22,15 @@ class PassedTurns:
     """Turns that were judged and let through. Holds no text, only hashes of it, keyed with a secret of this process."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
         self._key = secrets.token_bytes(32)
-        self._turns: OrderedDict[bytes, None] = OrderedDict()
+        self._turns: BoundedLRU[bytes, bool] = BoundedLRU(kept, lambda _: 1)
 
     def split(self, conversation: Conversation, scope: str) -> tuple[Conversation, tuple[Part, ...]]:
         """The conversation without those turns, before the last four, that were let through in this scope before; and
         their parts. What the user said shortly stays: guards read it joined, however far apart. `scope` says who asked,
         under which policy and which guards: another one knows none of them."""
         old, recent = conversation.turns[:-RECENT], conversation.turns[-RECENT:]
-        passed = tuple(turn for turn in old if not _is_short(turn) and self._digest(turn, scope) in self._turns)
+        passed = tuple(turn for turn in old if not _is_short(turn) and self._turns.get(self._digest(turn, scope)))
         if not passed:
             return conversation, ()
         turns = (*(turn for turn in old if turn not in passed), *recent)
@@ -41,18 +40,10 @@ class PassedTurns:
         """Every turn of a conversation that was let through, but for those with a part that nobody can read."""
         for turn in conversation.turns:
             if all(part.text is not None for part in turn.parts):
-                digest = self._digest(turn, scope)
-                self._turns[digest] = None
-                self._turns.move_to_end(digest)
-        while len(self._turns) > self._kept:
-            self._turns.popitem(last=False)
+                self._turns.put(self._digest(turn, scope), True)
 
     def _digest(self, turn: Turn, scope: str) -> bytes:
-        digest = hashlib.blake2b(key=self._key, digest_size=16)
-        for field in _fields(turn, scope):  # lengths go first, so that no two turns can spell the same bytes
-            digest.update(len(field).to_bytes(8, "big"))
-            digest.update(field)
-        return digest.digest()
+        return keyed_hash(self._key, _fields(turn, scope))
 
 
 def _is_short(turn: Turn) -> bool:
@@ -79,16 +70,16 @@ def offending_parts(judgement: Judgement, conversation: Conversation) -> tuple[P
         if decision.window is None:
             return ()
         path = decision.window.path
-        found = {path: earlier[path]} if path in earlier else _joined(conversation, earlier) if path == () else {}
-        if not found:
+        parts = {path: earlier[path]} if path in earlier else _joined(conversation, earlier) if path == () else {}
+        if not parts:
             return ()
-        offending |= found
+        offending |= parts
     return tuple(offending.values())
 
 
 def _joined(conversation: Conversation, earlier: Mapping[Path, Part]) -> dict[Path, Part]:
-    said = (part for turn in conversation.turns[-RECENT:] if turn.role is Role.USER for part in turn.parts)
-    return {part.path: part for part in said if part.path in earlier}
+    user_parts = (part for turn in conversation.turns[-RECENT:] if turn.role is Role.USER for part in turn.parts)
+    return {part.path: part for part in user_parts if part.path in earlier}
 
 
 def _earlier(conversation: Conversation) -> tuple[Turn, ...]:

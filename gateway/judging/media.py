@@ -2,10 +2,8 @@
 
 import base64
 import binascii
-import hashlib
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,6 +15,8 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.upstreams.openai import OpenAICompatible
 from gateway.upstreams.upstream import Upstream
 from guard_runtime.conversation import Conversation, Media, MediaKind, Part, Turn
+from guard_runtime.serving.bounded_lru import BoundedLRU
+from guard_runtime.serving.keyed_hash import keyed_hash
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,8 @@ class MediaReaders:
 
     def __init__(self, readers: Mapping[MediaKind, MediaReader] | None = None, *, kept: int = KEPT_BYTES) -> None:
         self._readers = dict(readers or {})
-        self._kept = kept
-        self._size = 0
         self._secret = secrets.token_bytes(32)
-        self._cache: OrderedDict[bytes, str] = OrderedDict()
+        self._cache: BoundedLRU[bytes, str] = BoundedLRU(kept, _size)
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
@@ -137,9 +135,9 @@ class MediaReaders:
 
     async def _text_of(self, key: bytes, media: Media) -> str | None:
         """What it says and shows; None where no reader could tell."""
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        known = self._cache.get(key)
+        if known is not None:
+            return known
         reader = self._readers[media.kind]
         if len(media.data) * 3 // 4 > reader.most_bytes:
             return None
@@ -151,21 +149,11 @@ class MediaReaders:
             return None
         if not text or text.strip(".\"' ") == CANNOT:
             return None
-        self._keep(key, text)
+        self._cache.put(key, text)
         return text
 
-    def _keep(self, key: bytes, text: str) -> None:
-        self._cache[key] = text
-        self._size += _size(text)
-        while self._size > self._kept:
-            _, oldest = self._cache.popitem(last=False)
-            self._size -= _size(oldest)
-
     def _key(self, media: Media) -> bytes:
-        digest = hashlib.blake2b(key=self._secret, digest_size=24)
-        for field in (media.kind, media.type, media.data):
-            digest.update(len(field).to_bytes(8, "big") + field.encode())
-        return digest.digest()
+        return keyed_hash(self._secret, (field.encode() for field in (media.kind, media.type, media.data)))
 
 
 def _size(text: str) -> int:

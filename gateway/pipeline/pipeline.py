@@ -60,13 +60,13 @@ class Pipeline:
         builder.model, builder.stream = str(exchange.body["model"]), exchange.dialect.streams(exchange.body)
         builder.prompt(exchange.conversation)
         builder.replies = []
-        asked = await self._judged_prompt(exchange, builder)
-        judgement = asked.judgement
-        body = self._prompt_body(exchange, asked)
+        prompt = await self._judged_prompt(exchange, builder)
+        judgement = prompt.judgement
+        body = self._prompt_body(exchange, prompt)
         if body is None:
             self._hint(exchange, judgement)
             return self._refused(exchange, judgement, builder)
-        self._prompts.let_through(asked.conversation, self._scope(exchange))
+        self._prompts.let_through(prompt.conversation, self._scope(exchange))
         outgoing = exchange.upstream_request(body, judgement)
         if exchange.dialect.streams(body):
             reply = self._streamed(outgoing, judgement, builder)
@@ -77,8 +77,8 @@ class Pipeline:
             except UpstreamError as error:  # the answer has been paid for: an SDK that asks again would pay again
                 error.headers = {**error.headers, **NO_RETRY}
                 raise
-        if asked.dropped:
-            reply.headers["x-libragate-dropped"] = str(asked.dropped)
+        if prompt.dropped:
+            reply.headers["x-libragate-dropped"] = str(prompt.dropped)
         return reply
 
     async def _judged_prompt(self, exchange: Exchange, builder: RecordBuilder) -> JudgedPrompt:

@@ -47,10 +47,10 @@ def load_policies(folder: Path, *, needed: bool = True) -> PolicyFolder:
     for name in sorted(shipped.keys() & own.keys()):
         path = Path(own[name].name)
         mistakes.append(_blamed(path, f"{name} is the name of a preset", "give the policy another name"))
-    policies, found = _sound({**own, **shipped})
+    policies, in_files = _sound({**own, **shipped})
     presets = {name: policy for name, policy in policies.items() if name in shipped}
     policies = {name: policy for name, policy in policies.items() if name not in shipped}
-    return PolicyFolder(policies, frozenset(own), (*mistakes, *found), presets)
+    return PolicyFolder(policies, frozenset(own), (*mistakes, *in_files), presets)
 
 
 def _sound(files: Files) -> tuple[dict[str, Policy], list[Mistake]]:
@@ -59,8 +59,8 @@ def _sound(files: Files) -> tuple[dict[str, Policy], list[Mistake]]:
     mistakes: list[Mistake] = []
     for lineage in sorted((_lineage(name, files) for name in files), key=len):
         whole = all(parent in policies for parent in lineage[1:])
-        found, policy = _draft(lineage, files, whole=whole)
-        mistakes.extend(found)
+        in_file, policy = _draft(lineage, files, whole=whole)
+        mistakes.extend(in_file)
         if policy is not None:
             policies[lineage[0]] = policy
     return policies, mistakes

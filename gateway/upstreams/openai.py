@@ -182,9 +182,9 @@ class _Reply:
         coding = self.response.headers.get("Content-Encoding", "identity").strip().lower()
         if coding != "identity":
             raise _failed(self.name, f"sent a compressed answer ({coding[:20]!r}), though it was asked for a plain one")
-        found = self.response.content_type
-        if found != kind and not (kind == "application/json" and found.endswith("+json")):
-            raise _failed(self.name, f"sent {found[:80]!r} where {kind} was asked for")
+        content_type = self.response.content_type
+        if content_type != kind and not (kind == "application/json" and content_type.endswith("+json")):
+            raise _failed(self.name, f"sent {content_type[:80]!r} where {kind} was asked for")
 
     async def read(self, patience: float) -> bytes:
         """The next bytes; b"" where the body has ended in good order."""
@@ -209,14 +209,14 @@ class _Reply:
             if len(data) > limit:
                 raise _failed(self.name, f"sent an answer of more than {limit} bytes")
         try:
-            found = orjson.loads(data)
+            body = orjson.loads(data)
         except orjson.JSONDecodeError:
-            found = None
-        if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict) and "error" in found[0]:
-            found = found[0]
-        if not isinstance(found, dict):
+            body = None
+        if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) and "error" in body[0]:
+            body = body[0]
+        if not isinstance(body, dict):
             raise _failed(self.name, "sent an answer that is not a JSON object")
-        return found
+        return body
 
     async def drained(self) -> None:
         """Reads what little follows the closing event, so that the connection can be used again."""

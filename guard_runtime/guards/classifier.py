@@ -106,8 +106,8 @@ class _Specials:
             parts = [list(encoder[part]) for part in ("start", "between", "end")]
             rare = [encoder["padding"], *([] if encoder["unknown"] is None else [encoder["unknown"]])]
             used = dict.fromkeys((*parts[0], *parts[1], *parts[2], *rare))
-            found = ((token, tokenizer.token_to_id(token)) for token in used)
-            ids = {token: number for token, number in found if number is not None}
+            numbers = ((token, tokenizer.token_to_id(token)) for token in used)
+            ids = {token: number for token, number in numbers if number is not None}
         except (KeyError, TypeError) as exc:
             raise ArtefactRefused(f"the manifest's encoder section cannot be read: {exc!r}") from exc
         if len(ids) < len(used):

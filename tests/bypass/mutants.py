@@ -483,9 +483,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a prompt is judged once",
         PIPELINE,
-        "        asked = await self._judged_prompt(exchange, builder)\n",
+        "        prompt = await self._judged_prompt(exchange, builder)\n",
         "        await self._judged(exchange, exchange.conversation, builder)\n"
-        "        asked = await self._judged_prompt(exchange, builder)\n",
+        "        prompt = await self._judged_prompt(exchange, builder)\n",
         ("wire_15_retry_one_prompt_and_one_answer_are_judged_once_each",),
         function="Pipeline.serve",
     ),
