@@ -1,0 +1,1 @@
+"""Evaluation of whole requests: as callers send them, judged as the gateway judges them."""
