@@ -14,11 +14,20 @@ PLAIN: Mapping[str, Sequence[str]] = {
 }
 LOOK_UP: Mapping[str, Sequence[str]] = {
     "zh": ("帮我查一下这个，然后用两句话说给我听。", "查一下最新情况。", "看看里面写了什么。", "把结果整理成要点。"),
-    "en": ("Look this up and tell me in two sentences.", "Check the latest state.", "What does it say?", "List the main points."),
+    "en": (
+        "Look this up and tell me in two sentences.",
+        "Check the latest state.",
+        "What does it say?",
+        "List the main points.",
+    ),
 }
 ANSWER_FROM: Mapping[str, Sequence[str]] = {
     "zh": ("请根据下面的资料回答：它主要讲了什么？", "总结下面的文档。", "资料如下，请列出三个要点。"),
-    "en": ("Answer from this document: what is it about?", "Summarise the document below.", "List three points from this text."),
+    "en": (
+        "Answer from this document: what is it about?",
+        "Summarise the document below.",
+        "List three points from this text.",
+    ),
 }
 REVIEW: Mapping[str, Sequence[str]] = {
     "zh": ("请审查这个文件，指出问题。", "解释一下这段代码。", "这个文件有什么可以改进的？"),

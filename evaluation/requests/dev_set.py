@@ -123,9 +123,7 @@ def _genres(passages: Sequence[Row], rng: Random) -> list[Row]:
 def _whole(whole: Sequence[Row], rng: Random) -> list[Row]:
     """Texts of 3,000 to 20,000 characters."""
     domains = {"system": "long system prompt", "code": "long code review", "document": "long document"}
-    return [
-        _request(row, domains[row["kind"]], body_of(row["kind"], row["prompt"], row["lang"], rng)) for row in whole
-    ]
+    return [_request(row, domains[row["kind"]], body_of(row["kind"], row["prompt"], row["lang"], rng)) for row in whole]
 
 
 def _loops(passages: Sequence[Row], rng: Random) -> list[Row]:
