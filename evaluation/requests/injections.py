@@ -1,6 +1,6 @@
 """Injections planted in tool results, documents and code: caught, and told apart from untouched hosts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -63,13 +63,12 @@ def _inside(span: object, length: int) -> bool:
 
 def table(found: Sequence[tuple[Host, Outcome]]) -> str:
     """By place, language and host; a place is compared with all untouched hosts."""
-    head = f"{'group':28}{'injected':>9}{'untouched':>10}  {'blocked':22}{'untouched blocked':22}{'AUROC':>7}  recall at 0.5 %"
+    head = f"{'group':28}{'injected':>9}{'untouched':>10}  {'blocked':22}{'untouched blocked':22}{'AUROC':>7}  recall at .5 %"
     lines = [head, _line("all", found)]
     safe = [pair for pair in found if not pair[0].row.unsafe]
     for place in ("beginning", "middle", "end", "whole"):
         lines.append(_line(place, [*safe, *(pair for pair in found if pair[0].place == place)]))
-    by: Mapping[str, list[tuple[Host, Outcome]]] = {}
-    cells = dict(by)
+    cells: dict[str, list[tuple[Host, Outcome]]] = {}
     for pair in found:
         for name in (pair[0].row.lang, pair[0].host):
             cells.setdefault(name, []).append(pair)

@@ -73,9 +73,7 @@ def text(outcomes: Sequence[Outcome], described: Mapping[str, str]) -> str:
     """The tables for a terminal."""
     lines = [", ".join(f"{name}: {value}" for name, value in described.items())]
     names = "".join(f"{effect.value:>15}" for effect in Effect)
-    lines.append(
-        f"{'':8}{'domain':26}{'':4}{'label':7}{'n':>5}  {'blocked, 95 %':22}{names}{'windows':>9}{'tokens':>9}"
-    )
+    lines.append(f"{'':8}{'domain':30}{'label':7}{'n':>5}  {'blocked':22}{names}{'windows':>9}{'tokens':>9}")
     for group in groups(outcomes):
         counts = "".join(f"{group.counts.get(effect, 0):>15}" for effect in Effect)
         number, cost = len(group.outcomes), group.cost
