@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m evaluation score|report|libra-test|robustness|requests|injections|build-requests`."""
+"""The command line of the harness: `python -m evaluation COMMAND`; `--help` lists the commands."""
 
 import argparse
 import sys

@@ -42,7 +42,7 @@ class Planted:
 
 
 def pairs_of(rows: Sequence[Row]) -> list[Planted]:
-    """Every injected row `X-inj` whose twin is there: `X`, `X-twin`, or what the writers called it (`X-ok`, `X-safe`)."""
+    """Every injected row `X-inj` whose twin is there: `X`, `X-twin`, or `X-ok`, `X-safe`."""
     by_id = {row["id"]: row for row in rows}
     found = []
     for row in rows:

@@ -56,14 +56,16 @@ def hosts(path: Path, read_body: ReadBody) -> list[Host]:
 
 
 def _inside(span: object, length: int) -> bool:
-    if not isinstance(span, list) or len(span) != 2 or not all(isinstance(end, int) for end in span):
-        return False
-    return 0 <= span[0] < span[1] <= length
+    match span:
+        case [int(start), int(end)]:
+            return 0 <= start < end <= length
+    return False
 
 
 def table(found: Sequence[tuple[Host, Outcome]]) -> str:
     """By place, language and host; a place is compared with all untouched hosts."""
-    head = f"{'group':28}{'injected':>9}{'untouched':>10}  {'blocked':22}{'untouched blocked':22}{'AUROC':>7}  recall at .5 %"
+    columns = "AUROC  recall at 0.5 %"
+    head = f"{'group':28}{'injected':>9}{'untouched':>10}  {'blocked':22}{'untouched blocked':22}  {columns}"
     lines = [head, _line("all", found)]
     safe = [pair for pair in found if not pair[0].row.unsafe]
     for place in ("beginning", "middle", "end", "whole"):

@@ -1,4 +1,4 @@
-"""Whole requests through the harness: judged as the gateway judges them, counted, and shown without markup of theirs."""
+"""Whole requests through the harness: judged as the gateway judges them, counted, and shown escaped."""
 
 import json
 from pathlib import Path
@@ -86,5 +86,5 @@ def test_injections_are_shown_by_place(tmp_path: Path, capsys: pytest.CaptureFix
 def test_wilson_intervals_stay_inside_0_and_1() -> None:
     none, every, nothing = wilson(0, 50), wilson(50, 50), wilson(0, 0)
     assert none.low == 0 and none.high == pytest.approx(0.0713, abs=1e-3)
-    assert every.high == 1 and every.low == pytest.approx(0.9287, abs=1e-3)
+    assert every.high == pytest.approx(1) and every.low == pytest.approx(0.9287, abs=1e-3)
     assert nothing.value is None
