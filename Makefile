@@ -11,7 +11,7 @@ REQUESTS ?= build/requests/life.jsonl
 NODE := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check simulate lock bench guard requests test-models test-clients test-openapi clean
+.PHONY: help serve test check simulate lock bench docs reference guard requests test-models test-clients test-openapi clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -32,9 +32,15 @@ check: $(VENV)/tests  ## style, types, import rules
 simulate: $(VENV)/tests  ## STREAMS=50000 simulated streams, invariants checked at every step
 	$(BIN)/python -m tests.simulation --streams $(STREAMS)
 
-bench: $(VENV)/tests  ## the relay and the guard, measured; the tables of README
+bench: $(VENV)/tests  ## the relay and the guard, measured; the tables of docs/*/reference/benchmarks.md
 	$(BIN)/python -m benchmarks.relay
 	$(BIN)/python -m benchmarks.guard
+
+docs: $(VENV)/docs/ready  ## the pages as a site in build/docs, built offline and strictly
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict --quiet
+
+reference: $(VENV)/tests  ## write the generated tables of docs/*/reference anew
+	$(BIN)/python -m tests.docs
 
 guard: $(VENV)/training  ## train and ship libra-mini from its base weights and DATA
 	$(BIN)/python -m training.pipeline --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
@@ -61,10 +67,12 @@ lock:  ## write the hash-locked requirement files anew (needs uv)
 		--no-header --no-annotate --constraint requirements/serving.txt --output-file requirements/tests.txt
 	uv pip compile requirements/clients.in --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --output-file requirements/clients.txt
+	uv pip compile requirements/docs.in --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --output-file requirements/docs.txt
 	npm install --prefix $(NODE) --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/python:
 	@sh deploy/venv.sh $(VENV)
@@ -87,6 +95,13 @@ $(VENV)/clients/ready: requirements/clients.txt | $(VENV)/python
 	@$(BIN)/python -m venv --without-pip $(VENV)/clients
 	@$(BIN)/python -m pip --python $(VENV)/clients/bin/python install --disable-pip-version-check -qq --progress-bar off \
 		--no-deps --no-compile --require-hashes -r requirements/clients.txt
+	@touch $@
+
+$(VENV)/docs/ready: requirements/docs.txt | $(VENV)/python
+	@echo "Installing what builds the pages, in an environment of its own ..."
+	@$(BIN)/python -m venv --without-pip $(VENV)/docs
+	@$(BIN)/python -m pip --python $(VENV)/docs/bin/python install --disable-pip-version-check -qq --progress-bar off \
+		--no-deps --require-hashes -r requirements/docs.txt
 	@touch $@
 
 $(NODE)/node_modules/ready: $(NODE)/package-lock.json

@@ -15,7 +15,7 @@ CONFIG = """
 policies: {policies}
 guards:
   - {{kind: classifier, name: libra-mini}}
-  - {{kind: rules, name: rules}}
+  - {{kind: personal_data, name: rules}}
 upstreams:
   none: {{kind: scripted, says: "Nobody is asked."}}
 models:

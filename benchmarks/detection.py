@@ -2,7 +2,8 @@
 every check reading all of `overlap` again instead of reaching back to a sentence's start.
 
 `python -m benchmarks.detection ROWS.jsonl [--unsafe 300] [--safe 150]`, rows as evaluation has them. An answer is
-flagged where a category reaches libra-mini's balanced threshold; a stream ends there, as it would in a gateway.
+flagged where a category reaches libra-mini's balanced threshold; a stream ends there, as it would in a gateway. Shares
+are of the row's answers; the last line has those of all on which stream and whole do not agree.
 """
 
 import argparse
@@ -11,8 +12,7 @@ import itertools
 import json
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from tokenizers import Tokenizer
 
 from benchmarks.streaming import GUARD, Stream
 from gateway.policy.policy import StreamSettings
-from gateway.streaming import channel
+from gateway.streaming.channel import Reread, from_last_sentence
+from gateway.streaming.replay import CHECK_SECONDS
+from gateway.streaming.token_weight import last_part
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
+from guard_runtime.guard import BALANCED
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import Verdict
 
-CHECK = 0.03
-"""Seconds that a check takes on the stream's clock."""
 WAYS = ("whole", "streamed", "streamed, full overlap")
+WHOLE, STREAMED, FULL = range(len(WAYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,14 @@ class Bench:
     def __init__(self, guard: PassageGuard, tokenizer: Tokenizer) -> None:
         self._guard = guard
         self._tokenizer = tokenizer
-        self._thresholds = guard.operating_points["balanced"][Direction.RESPONSE]
+        self._thresholds = guard.operating_points[BALANCED][Direction.RESPONSE]
 
     async def whole(self, row: Row) -> Seen:
         answer = Part(("answer",), row.response)
         return Seen(self._flags(await self._guard.check(_asked(row).reply(answer))))
 
-    async def streamed(self, row: Row) -> Seen:
-        stream = Stream(self._pieces(row.response), StreamSettings(), row.prompt)
+    async def streamed(self, row: Row, reread: Reread = from_last_sentence) -> Seen:
+        stream = Stream(self._pieces(row.response), StreamSettings(), row.prompt, reread)
         while not (stream.whole and stream.gate.settled):
             if not stream.gate.due(stream.now):
                 stream.until(min(stream.next_piece, stream.gate.deadline))
@@ -81,14 +83,13 @@ class Bench:
             verdict = await self._guard.check(_asked(row).reply(*stream.gate.take()))
             if self._flags(verdict):
                 return Seen(True, stream.gate.released / len(row.response))
-            stream.until(stream.now + CHECK)
+            stream.until(stream.now + CHECK_SECONDS)
             stream.gate.clear(risk=verdict.risk)
             stream.let_out()
         return Seen(False)
 
     async def full(self, row: Row) -> Seen:
-        with _reach(channel.tail):
-            return await self.streamed(row)
+        return await self.streamed(row, last_part)
 
     def _flags(self, verdict: Verdict) -> bool:
         return any(verdict.scores[category] >= least for category, least in self._thresholds.items())
@@ -98,17 +99,6 @@ class Bench:
         ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
         marks = sorted({0, *ends, len(text)})
         return [text[start:end] for start, end in itertools.pairwise(marks)]
-
-
-@contextmanager
-def _reach(other: Callable[[str, int], str]) -> Iterator[None]:
-    """The gate with another idea of what a later check reads again."""
-    own = channel.reach
-    channel.reach = other  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        channel.reach = own
 
 
 def _asked(row: Row) -> Conversation:
@@ -129,24 +119,37 @@ def main() -> None:
     parser.add_argument("--safe", type=int, default=150)
     options = parser.parse_args()
     found = asyncio.run(seen(rows_of(options.rows, options.unsafe, options.safe)))
-    print("| answers | | whole | streamed | out when flagged | full overlap | only streamed | only full overlap |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| answers | | whole | streamed | streamed, not whole | whole, not streamed | out when flagged "
+        "| full overlap | only streamed | only full overlap |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for unsafe in (True, False):
         for language in ("zh", "en"):
-            print(
-                _line(
-                    language, [ways for row, ways in found if (row.unsafe, row.language) == (unsafe, language)], unsafe
-                )
-            )
+            ways = [ways for row, ways in found if (row.unsafe, row.language) == (unsafe, language)]
+            print(line(language, ways, unsafe=unsafe))
+    print(f"all answers: {disagreement([ways for _, ways in found])}")
 
 
-def _line(language: str, found: Sequence[tuple[Seen, ...]], unsafe: bool) -> str:
+def line(language: str, found: Sequence[tuple[Seen, ...]], *, unsafe: bool) -> str:
     counts = [sum(ways[n].flagged for ways in found) for n in range(len(WAYS))]
     outs = [ways[1].out for ways in found if ways[1].flagged]
     out = f"{statistics.median(outs):.0%}" if outs else "-"
-    only = [sum(ways[a].flagged and not ways[b].flagged for ways in found) for a, b in ((1, 2), (2, 1))]
     label = f"{len(found)} {'unsafe' if unsafe else 'safe'}"
-    return f"| {label} | {language} | {counts[0]} | {counts[1]} | {out} | {counts[2]} | {only[0]} | {only[1]} |"
+    apart = f"{only(found, STREAMED, WHOLE)} | {only(found, WHOLE, STREAMED)}"
+    overlap = f"{counts[FULL]} | {only(found, STREAMED, FULL)} | {only(found, FULL, STREAMED)}"
+    return f"| {label} | {language} | {counts[WHOLE]} | {counts[STREAMED]} | {apart} | {out} | {overlap} |"
+
+
+def only(found: Sequence[tuple[Seen, ...]], one: int, other: int) -> str:
+    """The answers that one way flags and the other does not, and their share."""
+    count = sum(ways[one].flagged and not ways[other].flagged for ways in found)
+    return f"{count} ({count / len(found):.1%})" if found else "-"
+
+
+def disagreement(found: Sequence[tuple[Seen, ...]]) -> str:
+    stream, whole = only(found, STREAMED, WHOLE), only(found, WHOLE, STREAMED)
+    return f"flagged in a stream and not whole {stream}, whole and not in a stream {whole}"
 
 
 if __name__ == "__main__":

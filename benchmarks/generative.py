@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from export.quantize import Precision, quantize
 from export.score_graph import write_head_graph, write_score_graph
-from guard_runtime.generative.decoder import Decoder, DecoderShape, Memory, Remembered, Row
-from guard_runtime.generative.greedy import Writer
+from guard_runtime.generative.decoder import Decoder, DecoderShape, KVCache, KVCacheStore, Row
+from guard_runtime.generative.greedy import GreedyDecoder
 from guard_runtime.onnx.session import Graph
 
 HEAD, TAIL = 142, 12
-"""Libra's instruction before the question, and its words after the answer, in Qwen2.5's tokens (GUARDS.md 1.1)."""
+"""Libra's instruction before the question, and its words after the answer, in Qwen2.5's tokens."""
 
 LABELS = (16530, 99464)
 
@@ -71,7 +71,7 @@ class Setting:
 class Guards:
     fp32: Decoder
     int8: Decoder
-    writer: Writer
+    greedy: GreedyDecoder
 
 
 def build(setting: Setting) -> Guards:
@@ -94,7 +94,7 @@ def build(setting: Setting) -> Guards:
     shape = DecoderShape(config.num_hidden_layers, config.num_key_value_heads, width)
     fp32 = Decoder(Graph(paths["fp32"].read_bytes()), shape)
     int8 = Decoder(Graph(paths["int8"].read_bytes()), shape)
-    return Guards(fp32, int8, Writer(fp32, Graph(paths["head"].read_bytes()), frozenset()))
+    return Guards(fp32, int8, GreedyDecoder(fp32, Graph(paths["head"].read_bytes()), frozenset()))
 
 
 def tokens(count: int, seed: int) -> list[int]:
@@ -112,24 +112,24 @@ def milliseconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def remembered(decoder: Decoder, head: Sequence[int]) -> Memory:
-    (reading,) = decoder.read([Row(head, decoder.nothing)])
-    return reading.memory
+def remembered(decoder: Decoder, head: Sequence[int]) -> KVCache:
+    (reading,) = decoder.read([Row(head, decoder.empty)])
+    return reading.cache
 
 
 def check_costs(guards: Guards, setting: Setting) -> dict[str, float]:
     """One check of `check` tokens, the instruction among them: ms by way of doing it."""
     row = tokens(setting.check, 1)
     head, rest = row[:HEAD], row[HEAD:]
-    full = milliseconds(lambda: guards.fp32.read([Row(row, guards.fp32.nothing)]), setting.repeats)
+    full = milliseconds(lambda: guards.fp32.read([Row(row, guards.fp32.empty)]), setting.repeats)
     started = time.process_time()
-    guards.writer.write(row, guards.fp32.nothing, setting.written)
+    guards.greedy.write(row, guards.fp32.empty, setting.written)
     generate = (time.process_time() - started) * 1_000
     known = {decoder: remembered(decoder, head) for decoder in (guards.fp32, guards.int8)}
     return {
         "generate": generate,
         "fp32_full_prefill": full,
-        "int8_full_prefill": milliseconds(lambda: guards.int8.read([Row(row, guards.int8.nothing)]), setting.repeats),
+        "int8_full_prefill": milliseconds(lambda: guards.int8.read([Row(row, guards.int8.empty)]), setting.repeats),
         "fp32_prefix_cached": milliseconds(lambda: guards.fp32.read([Row(rest, known[guards.fp32])]), setting.repeats),
         "int8_prefix_cached": milliseconds(lambda: guards.int8.read([Row(rest, known[guards.int8])]), setting.repeats),
     }
@@ -141,21 +141,21 @@ def stream_costs(decoder: Decoder, setting: Setting) -> tuple[dict[str, float], 
     before, answer, tail = tokens(HEAD + 20, 2), tokens(setting.answer, 3), tokens(TAIL, 4)
     head = remembered(decoder, before)
     checks = [*range(setting.window, setting.answer, setting.window), setting.answer]
-    kept = Remembered(1 << 30)
+    kept = KVCacheStore(1 << 30)
     kept.keep(head)
     spent = {"incremental": 0, "rescoring": 0}
     started = time.process_time()
     for end in checks:
         row = [*before, *answer[:end], *tail]
-        memory = kept.recall(row) or decoder.nothing
-        (reading,) = decoder.read([Row(row[len(memory.tokens) :], memory)])
-        spent["incremental"] += len(row) - len(memory.tokens)
-        kept.keep(memory.then(reading.memory).first(len(row) - TAIL))
+        cache = kept.recall(row) or decoder.empty
+        (reading,) = decoder.read([Row(row[len(cache.tokens) :], cache)])
+        spent["incremental"] += len(row) - len(cache.tokens)
+        kept.keep(cache.then(reading.cache).first(len(row) - TAIL))
     taken = {"incremental": (time.process_time() - started) * 1_000}
     started = time.process_time()
     for end in checks:
         row = [*before, *answer[:end], *tail]
-        decoder.read([Row(row, decoder.nothing)])
+        decoder.read([Row(row, decoder.empty)])
         spent["rescoring"] += len(row)
     return taken | {"rescoring": (time.process_time() - started) * 1_000}, spent
 

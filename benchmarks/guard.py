@@ -16,8 +16,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from benchmarks.relay import machine
-from evaluation.scoring import SHIPPED
 from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.artefacts.shipped import MODELS
 from guard_runtime.conversation import Direction
 from guard_runtime.guard import Passage
 from guard_runtime.guards.classifier import Classifier
@@ -51,7 +51,7 @@ class Bench:
     @classmethod
     def of(cls, name: str) -> "Bench":
         """A guard that ships, or the artefact in a folder. Raises `ArtefactRefused`."""
-        shipped = SHIPPED / name
+        shipped = MODELS / name
         artefact = Artefact.load(shipped if shipped.is_dir() else Path(name))
         return cls(name, Classifier(artefact), Tokenizer.from_buffer(artefact.tokenizer))
 

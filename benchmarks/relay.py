@@ -32,10 +32,11 @@ from tokenizers import Tokenizer
 
 from benchmarks import mock
 from benchmarks.load import Load, load
-from gateway.api.app import Gateway, create_app
+from gateway.api.app import create_app
+from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.api.server import Server, serve_config
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.pipeline.exchange import Route
 from gateway.policy.policy import Action, DirectionPolicy, Policy, Rule
 from gateway.records.record import LogSink
 from gateway.tenants.tenants import Tenant, Tenants, hashed
@@ -97,12 +98,9 @@ def serve_gateway(port: int, upstream: int, *, guarded: bool) -> None:
     rules = DirectionPolicy({category: (Rule("balanced", Action.LOG),) for category in CATEGORIES})
     tenant = Tenant("bench", Policy("bench", "bench", prompt=rules, response=rules), frozenset({"m"}))
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the records are written, and go nowhere
-    gateway = Gateway(
-        judge=Judge([load_classifier(MODEL)] if guarded else []),
-        tenants=Tenants({hashed(KEY, PEPPER): tenant}, PEPPER),
-        routes={"m": Route(OpenAICompatible("mock", Endpoint(f"http://127.0.0.1:{upstream}/v1")), "m")},
-        sinks=(LogSink(),),
-    )
+    mock = OpenAICompatible("mock", Endpoint(f"http://127.0.0.1:{upstream}/v1"))
+    runtime = Runtime(Judge([load_classifier(MODEL)] if guarded else []), {"mock": mock}, sinks=(LogSink(),))
+    gateway = Gateway(runtime, Snapshot(Tenants({hashed(KEY, PEPPER): tenant}, PEPPER), {"m": Route(mock, "m")}))
     Server(serve_config(create_app(gateway), host="127.0.0.1", port=port)).run()
 
 
@@ -124,7 +122,7 @@ SERVERS: dict[str, Callable[[int, int], None]] = {
 
 def bare_guard_ms(runs: int = 200) -> float:
     """The median of `session.run` alone on the inputs one request costs: its prompt, and the answer in its context
-    (docs/artefact.md says how they are laid out)."""
+    (reference/artefact.md says how they are laid out)."""
     artefact = Artefact.load(MODEL)
     tokenizer = Tokenizer.from_buffer(artefact.tokenizer)
     session = Session(artefact.model)

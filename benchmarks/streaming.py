@@ -9,30 +9,27 @@ import argparse
 import asyncio
 import itertools
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import guard_runtime
-from gateway.dialects.dialect import Delta, Event
 from gateway.policy.policy import StreamSettings
-from gateway.streaming.channel import weigh
+from gateway.streaming.channel import Reread, from_last_sentence
 from gateway.streaming.gate import Gate
+from gateway.streaming.replay import PIECES_PER_SECOND, PacedAnswer
+from gateway.streaming.token_weight import weigh
+from guard_runtime.artefacts.shipped import MODELS
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.loading.options import ServingOptions
 
-GUARD = Path(guard_runtime.__file__).with_name("models") / "libra-mini"
+GUARD = MODELS / "libra-mini"
 TOKENS = 2_000
-RATE = 50.0
 WINDOWS = (16, 32, 64, 128)
-CHANNEL = (0, "content")
 
 QUESTIONS = {
     "zh": "请详细介绍一下怎样安排一次周末短途旅行。",
@@ -95,35 +92,15 @@ def answer(language: str, tokenizer: Tokenizer) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
-class Stream:
-    """One answer on its way through a gate, on a clock of its own."""
+class Stream(PacedAnswer):
+    """One answer on its way through a gate, and how long its text was held."""
 
-    def __init__(self, pieces: Sequence[str], settings: StreamSettings, question: str) -> None:
-        self.gate = Gate(settings, question=question)
-        self.now = 0.0
+    def __init__(
+        self, pieces: Sequence[str], settings: StreamSettings, question: str, reread: Reread = from_last_sentence
+    ) -> None:
+        super().__init__(pieces, Gate(settings, question=question, reread=reread))
         self.first_left: float | None = None
         self.holds: list[float] = []
-        self._pieces = pieces
-        self._came = 0
-
-    @property
-    def next_piece(self) -> float:
-        return math.inf if self.whole else self._came / RATE
-
-    @property
-    def whole(self) -> bool:
-        return self._came == len(self._pieces)
-
-    def until(self, moment: float) -> None:
-        """Takes in what arrives until then, and lets out what may leave."""
-        while not self.whole and self.next_piece <= moment:
-            self.now = max(self.now, self.next_piece)
-            delta = Delta(CHANNEL, self._pieces[self._came])
-            self.gate.push(Event({"at": self.now}), [delta], self.now)
-            self._came += 1
-            if self.whole:
-                self.gate.end(torn=False)
-        self.now = max(self.now, moment)
 
     def let_out(self) -> None:
         for free in self.gate.release(self.now):
@@ -167,7 +144,7 @@ async def measured(guard: PassageGuard, language: str, pieces: Sequence[str], se
 def _window_came(pieces: Sequence[str], window: int) -> float:
     """When the first window of estimated tokens has arrived."""
     weights = itertools.accumulate(map(weigh, pieces))
-    return next(i for i, weight in enumerate(weights) if weight >= 4 * window) / RATE
+    return next(i for i, weight in enumerate(weights) if weight >= 4 * window) / PIECES_PER_SECOND
 
 
 async def all_measured() -> list[Measured]:
@@ -191,7 +168,7 @@ def main() -> None:
         for row in rows:
             print(json.dumps(asdict(row)))
         return
-    print(f"{TOKENS} tokens at {RATE:g} a second; windows in estimated tokens, times in seconds")
+    print(f"{TOKENS} tokens at {PIECES_PER_SECOND:g} a second; windows in estimated tokens, times in seconds")
     print("| window | | checks | guard tokens per token | first text | first window + check | mean hold | longest |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:

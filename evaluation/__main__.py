@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     libra = commands.add_parser("libra-test", help="Libra-Test, with the switches of Libra's inference script")
     libra_test.arguments(libra)
     libra.set_defaults(run=_libra_test)
-    robust = commands.add_parser("robustness", help="every operator at three strengths")
+    robust = commands.add_parser("robustness", help="every perturbation at three strengths")
     robust.add_argument("--guard", required=True, help="a guard that ships, or an artefact's folder")
     robust.add_argument("--data", type=Path, required=True)
     robust.add_argument("--rows", type=_positive, default=300, help="at most so many of each label")

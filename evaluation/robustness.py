@@ -1,4 +1,4 @@
-"""How a guard stands disguised text: every operator at three strengths, on harmful and on benign rows alike."""
+"""How a guard stands disguised text: every perturbation at three strengths, on harmful and on benign rows alike."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from evaluation.datasets import BadData, Broken, Sample, samples
-from evaluation.operators import OPERATORS, STRENGTHS, perturbed
+from evaluation.perturbations import PERTURBATIONS, STRENGTHS, perturbed
 from evaluation.scoring import GuardModel, Watch, scores
 
 PLAIN = "none"
@@ -15,9 +15,9 @@ PLAIN = "none"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one operator at one strength did. Rates are None where there was no such row.
+    """What one perturbation at one strength did. Rates are None where there was no such row.
 
-    `changed` is the share of rows whose text the operator could change at all; the others are in the rates too.
+    `changed` is the share of rows whose text it could change at all; the others are in the rates too.
     """
 
     operator: str
@@ -26,6 +26,12 @@ class Result:
     changed: float
     recall: float | None
     fpr: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    perturbation: str
+    strength: str
 
 
 def chosen(data: Path, most: int, seed: int, watch: Watch) -> list[Sample]:
@@ -43,11 +49,11 @@ def chosen(data: Path, most: int, seed: int, watch: Watch) -> list[Sample]:
     return kept
 
 
-def disguised(sample: Sample, operator: str, strength: str, seed: int) -> Sample:
+def disguised(sample: Sample, perturbation: str, strength: str, seed: int) -> Sample:
     """The row with the text that is judged disguised; the same for the same seed."""
     if sample.direction == "prompt":
-        return replace(sample, prompt=perturbed(sample.prompt, operator, strength, seed))
-    return replace(sample, response=perturbed(sample.response, operator, strength, seed))
+        return replace(sample, prompt=perturbed(sample.prompt, perturbation, strength, seed))
+    return replace(sample, response=perturbed(sample.response, perturbation, strength, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,14 @@ class Bench:
     watch: Watch
 
     def results(self, rows: Sequence[Sample], seed: int) -> Iterator[Result]:
-        """The plain rows first, then every operator at every strength."""
-        yield self._measured((PLAIN, PLAIN), rows, rows)
-        for operator in OPERATORS:
+        """The plain rows first, then every perturbation at every strength."""
+        yield self._measured(Setting(PLAIN, PLAIN), rows, rows)
+        for perturbation in PERTURBATIONS:
             for strength in STRENGTHS:
-                attacked = [disguised(row, operator, strength, seed + place) for place, row in enumerate(rows)]
-                yield self._measured((operator, strength), rows, attacked)
+                attacked = [disguised(row, perturbation, strength, seed + place) for place, row in enumerate(rows)]
+                yield self._measured(Setting(perturbation, strength), rows, attacked)
 
-    def _measured(self, name: tuple[str, str], plain: Sequence[Sample], attacked: Sequence[Sample]) -> Result:
+    def _measured(self, setting: Setting, plain: Sequence[Sample], attacked: Sequence[Sample]) -> Result:
         flagged: dict[bool, list[bool]] = {True: [], False: []}
         with self.watch.progress(len(attacked)) as bar:
             for row, score in zip(attacked, scores(self.guard, attacked, self.batch), strict=True):
@@ -77,7 +83,8 @@ class Bench:
                     flagged[row.unsafe].append(score.flagged)
         changed = sum(before != after for before, after in zip(plain, attacked, strict=True)) / len(plain)
         number = sum(map(len, flagged.values()))
-        return Result(*name, number, changed, _share(flagged[True]), _share(flagged[False]))
+        recall, fpr = _share(flagged[True]), _share(flagged[False])
+        return Result(setting.perturbation, setting.strength, number, changed, recall, fpr)
 
 
 def _share(hits: Sequence[bool]) -> float | None:
@@ -96,7 +103,8 @@ def shown(found: Sequence[Result]) -> str:
         some = [result for result in found if result.strength == strength]
         recall, fpr = _mean([result.recall for result in some]), _mean([result.fpr for result in some])
         lost, added = _points(plain.recall, recall), _points(fpr, plain.fpr)
-        lines.append(f"{'all operators':<18}{strength:<10}{'':>9}{_rate(recall):>9}{lost:>8}{_rate(fpr):>8}{added:>8}")
+        rates = f"{_rate(recall):>9}{lost:>8}{_rate(fpr):>8}{added:>8}"
+        lines.append(f"{'all perturbations':<18}{strength:<10}{'':>9}{rates}")
     return "\n".join(lines)
 
 

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import guard_runtime
 from evaluation.datasets import ALONE, Broken, Sample, Share, samples
 from gateway.policy.policy import Action, Rule
 from guard_runtime.artefacts.artefact import Artefact
+from guard_runtime.artefacts.shipped import MODELS
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardFailed
-from guard_runtime.guard import OperatingPoints, Passage
+from guard_runtime.guard import BALANCED, OperatingPoints, Passage
 from guard_runtime.guards.classifier import Classifier
 from guard_runtime.loading.generative import generative_model
 from guard_runtime.onnx.devices import ON_CPU, Placement
 from guard_runtime.verdict import Verdict
 
-POINT = "balanced"
-SHIPPED = Path(guard_runtime.__file__).parent / "models"
+POINT = BALANCED
 
 
 class GuardModel(Protocol):
@@ -85,7 +84,7 @@ class Watch:
 
 def load_guard(name: str, place: Placement = ON_CPU) -> GuardModel:
     """A guard that ships, by its name, or any artefact's folder. Raises `ArtefactRefused`."""
-    shipped = SHIPPED / name
+    shipped = MODELS / name
     artefact = Artefact.load(shipped if shipped.is_dir() else Path(name))
     if artefact.manifest.generative is None:
         return Classifier(artefact, place=place)

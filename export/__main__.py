@@ -10,7 +10,7 @@ from export.folder import Order
 from export.quantize import Precision
 from export.to_onnx import export
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.guards.classifier import FAMILY as CLASSIFIER
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,7 +36,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.IntRange(0, 8_192),
     help="In one prefill (4,096 by default) or one window of an encoder (512).",
 )
-@click.option("--labels", type=_FILE, help="YAML: what an encoder's labels mean, docs/export.md.")
+@click.option("--labels", type=_FILE, help="YAML: what an encoder's labels mean, reference/export.md.")
 @click.option("--calibration", type=_FILE, help="JSON: {direction: {language: {temperature, bias}}}.")
 @click.option("--rows", type=_FILE, help="JSON lines with prompt, response and, for AUROC, unsafe.")
 @click.option("--head/--no-head", default=True, help="Keep the whole head, for format health and explanations.")

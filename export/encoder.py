@@ -231,7 +231,7 @@ class Reference:
         )
         self._labels = labels
         self._fits: Mapping[Direction, Mapping[Any, Calibration]] = draft.calibration
-        self._most = int(draft.content["max_tokens"])
+        self._most = draft.manifest.max_tokens
 
     def risk(self, passage: Passage) -> float | None:
         """The highest p(unsafe) of the passage's readings; None where one of them is longer than the model takes."""

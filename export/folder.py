@@ -1,11 +1,10 @@
 """An artefact's folder in the making: what was ordered, and the manifest, written before it is measured and after."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ from typing import Any
 from export.examples import EXAMPLES
 from export.parity import Parity
 from export.quantize import Precision
-from guard_runtime.artefacts.manifest import FORMAT, Calibration
+from guard_runtime.artefacts.manifest import MAX_TOLERANCE, Calibration
+from guard_runtime.artefacts.writing import ManifestDraft, golden_row, level_points, uncalibrated, write_manifest
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import Model, Passage
+from guard_runtime.guard import BALANCED, STRICT, Model
 from guard_runtime.text.language import LANGUAGES, Language
-from guard_runtime.verdict import CATEGORIES, Verdict
+from guard_runtime.verdict import CATEGORIES
 
 TOLERANCE = {Precision.FP32: 0.01, Precision.FP16: 0.02, Precision.INT8: 0.1, Precision.INT4: 0.05}
 """How far a golden score may be off on another processor. int8 with and without VNNI differs most."""
 
-_PLACEHOLDER = {"temperature": 1.0, "bias": 0.0}
+THRESHOLDS = {BALANCED: 0.5, STRICT: 0.3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,90 +75,70 @@ class Draft:
     order: Order
     folder: Path
     section: str
-    content: Mapping[str, Any]
+    manifest: ManifestDraft
 
     @classmethod
     def of(cls, order: Order, folder: Path, section: str, facts: Mapping[str, Any]) -> "Draft":
         """Writes it. `facts`: family, opset, labels, max_tokens, and the section."""
-        points = {
-            name: {d.value: dict.fromkeys(_names(), threshold) for d in Direction}
-            for name, threshold in (("balanced", 0.5), ("strict", 0.3))
-        }
-        calibration = {direction.value: dict.fromkeys(LANGUAGES, _PLACEHOLDER) for direction in Direction}
+        calibration = uncalibrated()
         if order.calibration is not None:
             calibration = json.loads(order.calibration.read_text("utf-8"))
-        content = {
-            "format": FORMAT,
-            "name": order.name or order.checkpoint.name.lower(),
-            "version": order.version,
-            "precision": order.precision.value,
-            "files": checksums(folder),
-            "calibration": calibration,
-            "operating_points": points,
-            "golden": [{**_texts(passage), "scores": dict.fromkeys(_names(), 0.0)} for passage in EXAMPLES],
-            "golden_tolerance": 0.2,
-            "made": date.today().isoformat(),
-            **facts,
-        }
-        draft = cls(order, folder, section, content)
-        draft.write({})
-        return draft
+        manifest = ManifestDraft(
+            name=order.name or order.checkpoint.name.lower(),
+            version=order.version,
+            family=facts["family"],
+            precision=order.precision.value,
+            opset=facts["opset"],
+            labels=facts["labels"],
+            max_tokens=facts["max_tokens"],
+            calibration=calibration,
+            operating_points=level_points(THRESHOLDS.items()),
+            golden=[golden_row(passage, dict.fromkeys(CATEGORIES, 0.0)) for passage in EXAMPLES],
+            golden_tolerance=MAX_TOLERANCE,
+            made=date.today(),
+            sections={section: facts[section]},
+        )
+        write_manifest(manifest, folder)
+        return cls(order, folder, section, manifest)
 
     @property
     def calibration(self) -> Mapping[Direction, Mapping[Language, Calibration]]:
-        stored = self.content["calibration"]
         return {
-            Direction(d): {lang: Calibration(**cell) for lang, cell in cells.items()} for d, cells in stored.items()
+            Direction(direction): {language: Calibration(**cells[language]) for language in LANGUAGES}
+            for direction, cells in self.manifest.calibration.items()
         }
 
-    def finish(self, found: Parity, model: Model) -> None:
-        """Writes the card, and the manifest with what was measured: golden scores by `model`, and the parity found.
-        `model` has read nothing yet, for so it is when it tests itself: in int8 what it remembers moves its scores."""
-        golden = [_golden(*row) for row in zip(EXAMPLES, model.predict(EXAMPLES), strict=True)]
-        section = {**self.content[self.section], "verified": found.verified, "parity": found.stored()}
-        (self.folder / "CARD.md").write_text(_card(self.order, self.content["family"], found), "utf-8")
-        self.write(
-            {
-                "golden": golden,
-                "golden_tolerance": TOLERANCE[self.order.precision],
-                "files": checksums(self.folder),
-                self.section: section,
-            }
+    def finish(self, measured: Parity, model: Model) -> None:
+        """Writes the card, and the manifest with what was measured: golden scores by `model`, and the parity. `model`
+        has read nothing yet, as when it tests itself: in int8 what it has cached moves its scores."""
+        verdicts = model.predict(EXAMPLES)
+        stored = {**self.facts, "verified": measured.verified, "parity": measured.stored()}
+        (self.folder / "CARD.md").write_text(_card(self.order, self.manifest.family, measured), "utf-8")
+        manifest = replace(
+            self.manifest,
+            golden=[golden_row(passage, v.scores) for passage, v in zip(EXAMPLES, verdicts, strict=True)],
+            golden_tolerance=TOLERANCE[self.order.precision],
+            sections={self.section: stored},
         )
+        write_manifest(manifest, self.folder)
 
-    def write(self, changes: Mapping[str, Any]) -> None:
-        text = json.dumps({**self.content, **changes}, ensure_ascii=False, indent=1, allow_nan=False)
-        (self.folder / "manifest.json").write_text(text, "utf-8")
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.iterdir() if path.name != "manifest.json")
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The section, as it stands before parity is measured."""
+        stored = self.manifest.sections[self.section]
+        return stored if isinstance(stored, dict) else {}
 
 
-def _names() -> list[str]:
-    return [category.value for category in CATEGORIES]
-
-
-def _texts(passage: Passage) -> dict[str, Any]:
-    if passage.direction is Direction.PROMPT:
-        return {"prompt": passage.text, "response": None}
-    return {"prompt": passage.context or "", "response": passage.text}
-
-
-def _golden(passage: Passage, verdict: Verdict) -> dict[str, Any]:
-    return {**_texts(passage), "scores": {c.value: round(verdict.scores[c], 6) for c in CATEGORIES}}
-
-
-def _card(order: Order, family: str, found: Parity) -> str:
+def _card(order: Order, family: str, measured: Parity) -> str:
     lines = [
         f"# {order.name or order.checkpoint.name}",
         "",
         f"Family {family}, {order.precision.value}, for {order.target}; made by `python -m export`.",
         "",
-        f"Against the checkpoint in fp32, on {found.rows} rows: verdict agreement {found.agreement:.4f}, "
-        f"p99 of the difference in probability {found.p99:.4f}, worst {found.worst:.4f}.",
-        f"AUROC: checkpoint {found.auroc_checkpoint}, artefact {found.auroc_artefact}. In form: {found.in_form}.",
+        f"Against the checkpoint in fp32, on {measured.rows} rows: verdict agreement {measured.agreement:.4f}, "
+        f"p99 of the difference in probability {measured.p99:.4f}, worst {measured.worst:.4f}.",
+        f"AUROC: checkpoint {measured.auroc_checkpoint}, artefact {measured.auroc_artefact}. "
+        f"In form: {measured.in_form}.",
         "" if order.calibration else "Not calibrated: its probabilities are the model's own.",
     ]
     return "\n".join(lines) + "\n"

@@ -102,7 +102,7 @@ def _known(names: Sequence[str]) -> dict[str, tuple[Category, ...]]:
     if strange:
         raise ArtefactRefused(
             f"labels {', '.join(strange)}: what they mean is not known here: say it with --labels FILE.yaml "
-            "(safe: [...], unsafe: {label: [categories]}, docs/export.md)"
+            "(safe: [...], unsafe: {label: [categories]}, reference/export.md)"
         )
     return {name: UNSAFE[plain[name]] for name in names if plain[name] in UNSAFE}
 
@@ -138,7 +138,7 @@ def _file(file: Path) -> dict[str, Any]:
 
 
 class VerdictHead(nn.Module):
-    """A checkpoint's logits [B, labels] -> ours, float32 [B, 1 + categories], as docs/artefact.md reads them: the
+    """A checkpoint's logits [B, labels] -> ours, float32 [B, 1 + categories], as reference/artefact.md reads them: the
     sigmoid of the first is P(harm), the others' sigmoids stand to each other as the categories' parts in it."""
 
     def __init__(self, labels: Labels) -> None:

@@ -15,7 +15,7 @@ from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.generative.prompt import Probe, words
 from guard_runtime.generative.scoring import margin, probability
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guard import Passage
 from guard_runtime.guards.generative import Contract, GenerativeModel
 from guard_runtime.text.language import language_of
@@ -56,12 +56,12 @@ class Parity:
 
 
 class Reference:
-    """The checkpoint itself: one whole prefill in fp32 for each question, no memory, no batch, no padding."""
+    """The checkpoint itself: one whole prefill in fp32 for each question, no cache, no batch, no padding."""
 
-    def __init__(self, checkpoint: Checkpoint, contract: Contract, vocabulary: Vocabulary) -> None:
+    def __init__(self, checkpoint: Checkpoint, contract: Contract, tokenizer: SafeTokenizer) -> None:
         self._model = checkpoint.model
         self._contract = contract
-        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
         self._post = PostHead(checkpoint.model)
 
     def risk(self, passage: Passage) -> float:
@@ -71,7 +71,7 @@ class Reference:
         return max(probability(found, fit.temperature, fit.bias) for found in margins)
 
     def _margin(self, probe: Probe, passage: Passage) -> float:
-        logits = self.logits(self._vocabulary.tokens(probe.segments, words(passage)))
+        logits = self.logits(self._tokenizer.tokens(probe.segments, words(passage)))
         return margin(probe, {label.token: float(logits[label.token]) for label in probe.labels})
 
     def logits(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -82,7 +82,7 @@ class Reference:
 
     def written(self, probe: Probe, passage: Passage, limit: int) -> list[int]:
         """What the checkpoint writes, greedily, when nothing is forced: as its makers' own scripts do."""
-        tokens = self._vocabulary.tokens(probe.unforced, words(passage))
+        tokens = self._tokenizer.tokens(probe.unforced, words(passage))
         with torch.no_grad():
             found = self._model.generate(torch.tensor([tokens]), max_new_tokens=limit, do_sample=False, num_beams=1)
         return [int(token) for token in found[0, len(tokens) :]]

@@ -11,10 +11,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import ANSWER, QUESTION, Asked, Family, Kinds, Message, Word
+from guard_runtime.generative.families.family import ANSWER, QUESTION, Family, Kinds, Message, Question, Word
 from guard_runtime.generative.prompt import WHITESPACE, Branch, Label, Probe, Probes, Segment, Slot
 from guard_runtime.generative.token_heads import Heads, TokenHead
-from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
+from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix
 
 _MARKS: Mapping[str, Slot] = {QUESTION: Slot.QUESTION, ANSWER: Slot.ANSWER}
 _BORDER = re.compile("(" + "|".join(map(re.escape, _MARKS)) + ")")
@@ -95,18 +95,18 @@ def _json(path: Path) -> dict[str, Any]:
 class Renderer:
     """A family's prompts for one checkpoint."""
 
-    def __init__(self, family: Family, template: Template | None, vocabulary: Vocabulary) -> None:
+    def __init__(self, family: Family, template: Template | None, tokenizer: SafeTokenizer) -> None:
         if template is None and not family.wrapper:
             raise ArtefactRefused(f"family {family.name} needs the checkpoint's chat template")
         self._family = family
         self._template = template
-        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
 
     def probes(self) -> Probes:
         """Every question of the family, in segments, with its labels resolved to single tokens."""
         return {
-            direction: tuple(self._probe(direction, asked) for asked in found)
-            for direction, found in self._family.asked.items()
+            direction: tuple(self._probe(direction, question) for question in questions)
+            for direction, questions in self._family.questions.items()
         }
 
     def heads(self) -> Heads:
@@ -114,8 +114,9 @@ class Renderer:
         found: dict[Direction, TokenHead] = {}
         first = 0
         for direction, head in self._family.heads.items():
-            segments = self._segments(direction, asked := self._family.asked[direction][0])
-            self._check_verbatim(direction, asked, segments)
+            question = self._family.questions[direction][0]
+            segments = self._segments(direction, question)
+            self._check_verbatim(direction, question, segments)
             judged = self._judged(direction, segments)
             found[direction] = TokenHead(judged, first, head.risks, self._family.risky, head.kinds, head.run)
             first = found[direction].end
@@ -127,26 +128,26 @@ class Renderer:
             slots = [place for place, segment in enumerate(segments) if segment.slot is Slot.ANSWER]
             return segments[: slots[-1] + 1]
         closing = segments[-1].text
-        ends = [closing.find(name) + len(name) for name in self._vocabulary.controls if name in closing]
+        ends = [closing.find(name) + len(name) for name in self._tokenizer.controls if name in closing]
         if segments[-1].slot is not None or not ends:
             raise ArtefactRefused("the chat template closes the user's turn with no control token")
         return (*segments[:-1], Segment(closing[: min(ends)]))
 
-    def text(self, direction: Direction, asked: Asked, words: Mapping[str, str]) -> str:
+    def text(self, direction: Direction, question: Question, words: Mapping[str, str]) -> str:
         """The prompt as the template renders it with these words in place of the marks, the forced prefix included."""
         family = self._family
         messages = [_filled(message, words) for message in family.messages[direction]]
         if self._template is None or family.wrapper:
             return family.wrapper.replace("{content}", messages[0].content) + family.forced
-        rendered = self._rendered(messages, asked)
+        rendered = self._rendered(messages, question)
         lines = "\n\n"
         if family.forced == lines and rendered.endswith(lines):
             return rendered
         return rendered + family.forced
 
-    def _rendered(self, messages: list[Message], asked: Asked) -> str:
+    def _rendered(self, messages: list[Message], question: Question) -> str:
         assert self._template is not None  # noqa: S101 - the caller looked
-        variables = {"add_generation_prompt": self._family.generation_prompt, **asked.variables}
+        variables = {"add_generation_prompt": self._family.generation_prompt, **question.variables}
         plain = [{"role": m.role.value, "content": m.content} for m in messages]
         parts = [{"role": m.role.value, "content": [{"type": "text", "text": m.content}]} for m in messages]
         try:
@@ -157,23 +158,23 @@ class Renderer:
             return rendered
         return self._template.render(parts, variables)
 
-    def _probe(self, direction: Direction, asked: Asked) -> Probe:
-        segments = self._segments(direction, asked)
-        self._check_verbatim(direction, asked, segments)
+    def _probe(self, direction: Direction, question: Question) -> Probe:
+        segments = self._segments(direction, question)
+        self._check_verbatim(direction, question, segments)
         kinds = self._family.kinds.get(direction)
         return Probe(
-            name=asked.name,
+            name=question.name,
             segments=segments,
             forced=self._family.forced,
             labels=self._labels(segments[-1].text, self._family.words),
             risky=self._family.risky,
-            categories=asked.categories,
+            categories=question.categories,
             branch=None if kinds is None else self._branch(segments, kinds),
         )
 
-    def _segments(self, direction: Direction, asked: Asked) -> tuple[Segment, ...]:
-        rendered = _BORDER.split(self.text(direction, asked, {}))
-        blank = _BORDER.split(self.text(direction, asked, {mark: f"{_BLANKS}{mark}{_BLANKS}" for mark in _MARKS}))
+    def _segments(self, direction: Direction, question: Question) -> tuple[Segment, ...]:
+        rendered = _BORDER.split(self.text(direction, question, {}))
+        blank = _BORDER.split(self.text(direction, question, {mark: f"{_BLANKS}{mark}{_BLANKS}" for mark in _MARKS}))
         if len(rendered) < 3 or rendered[1::2] != blank[1::2]:
             raise ArtefactRefused(f"the chat template leaves the {direction.value} out")
         sides = [_kept(plain, wide) for plain, wide in zip(rendered[::2], blank[::2], strict=True)]
@@ -186,11 +187,11 @@ class Renderer:
                 segments.append(Segment(piece))
         return tuple(segments)
 
-    def _check_verbatim(self, direction: Direction, asked: Asked, segments: tuple[Segment, ...]) -> None:
+    def _check_verbatim(self, direction: Direction, question: Question, segments: tuple[Segment, ...]) -> None:
         """The template may strip the words, and do nothing else to them: escaped or rewritten words would be read
         otherwise than the checkpoint learnt."""
         words = {mark: f"{_VERBATIM}{slot.value}" for mark, slot in _MARKS.items()}
-        expected = self.text(direction, asked, words)
+        expected = self.text(direction, question, words)
         ours = "".join(segment.fill({slot: words[mark] for mark, slot in _MARKS.items()}) for segment in segments)
         if ours != expected:
             raise ArtefactRefused("the chat template rewrites the words it is given: it cannot be stored")
@@ -215,13 +216,13 @@ class Renderer:
             raise ArtefactRefused(f"label {word.text!r} melts into the forced prefix: it is not one token here")
         token = whole[len(prefix)]
         expected = word.expected
-        if expected is not None and self._vocabulary.text_of(token) != expected:
-            found = self._vocabulary.text_of(token)
+        if expected is not None and self._tokenizer.text_of(token) != expected:
+            found = self._tokenizer.text_of(token)
             raise ArtefactRefused(f"label {word.text!r} begins with {found!r}, not {expected!r}, in this tokenizer")
         return token
 
     def _ours(self, text: str) -> list[int]:
-        return self._vocabulary.tokens((Segment(text),), {})
+        return self._tokenizer.tokens((Segment(text),), {})
 
 
 def _filled(message: Message, words: Mapping[str, str]) -> Message:

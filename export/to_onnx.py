@@ -18,9 +18,10 @@ from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, write_head_graph, write_score_graph
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES, Family
+from guard_runtime.generative.families.family import Family
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Probes, label_tokens, probes_to_json
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guards.classifier import FAMILY as CLASSIFIER
 from guard_runtime.guards.generative import Contract
 from guard_runtime.loading.generative import generative_model, untested
@@ -40,20 +41,20 @@ def export(order: Order) -> Parity:
 
 def _export_decoder(order: Order, family: Family) -> Parity:
     checkpoint = opened(order.checkpoint, AutoModelForCausalLM)
-    vocabulary = Vocabulary(checkpoint.tokenizer)
+    tokenizer = SafeTokenizer(checkpoint.tokenizer)
     template = None if family.wrapper else template_of(order.checkpoint)
-    probes = Renderer(family, template, vocabulary).probes()
-    checkpoint.covers((*label_tokens(probes), *vocabulary.controls.values()))
+    probes = Renderer(family, template, tokenizer).probes()
+    checkpoint.covers((*label_tokens(probes), *tokenizer.controls.values()))
     with fresh(order.out) as folder:
         shape = _write_graphs(order, checkpoint, label_tokens(probes), folder)
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer, "utf-8")
-        return _Maker(order, family, probes, shape, checkpoint).finish(folder, vocabulary)
+        return _Maker(order, family, probes, shape, checkpoint).finish(folder, tokenizer)
 
 
 def _family(order: Order) -> Family:
     if not order.family:
         raise ArtefactRefused(
-            f"{order.checkpoint}: no classifier, so say how it is asked: --family, docs/generative.md"
+            f"{order.checkpoint}: no classifier, so say how it is asked: --family, reference/guards.md"
         )
     if order.family not in FAMILIES:
         raise ArtefactRefused(f"family {order.family!r} is not one of {', '.join(sorted(FAMILIES))}")
@@ -90,14 +91,14 @@ class _Maker:
     shape: Shape
     checkpoint: Checkpoint
 
-    def finish(self, folder: Path, vocabulary: Vocabulary) -> Parity:
+    def finish(self, folder: Path, tokenizer: SafeTokenizer) -> Parity:
         draft = Draft.of(self.order, folder, "generative", self._facts())
         model = untested(Artefact.load(folder))
         rows = [Labelled(passage) for passage in EXAMPLES]
         if self.order.rows is not None:
             rows += labelled(self.order.rows)
         contract = Contract(self.family.name, self.probes, draft.calibration)
-        found = parity(Reference(self.checkpoint, contract, vocabulary), model, rows)
+        found = parity(Reference(self.checkpoint, contract, tokenizer), model, rows)
         draft.finish(found, untested(Artefact.load(folder)).forced)
         generative_model(Artefact.load(folder), unverified=True)
         return found

@@ -15,10 +15,10 @@ from export.checkpoint import Checkpoint
 from export.score_graph import TokenHeads
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import Family, Head
+from guard_runtime.generative.families.family import Family, Head
 from guard_runtime.generative.prompt import words
 from guard_runtime.generative.token_heads import scores
-from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
+from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix
 from guard_runtime.guard import Passage
 from guard_runtime.guards.tokenwise import TokenContract
 from guard_runtime.text.language import language_of
@@ -82,23 +82,23 @@ def _check_names(folder: Path, family: Family) -> None:
 
 
 class TokenReference:
-    """The checkpoint itself: one whole forward in fp32, no memory, no batch, no padding, the heads at every token."""
+    """The checkpoint itself: one whole forward in fp32, no cache, no batch, no padding, the heads at every token."""
 
     def __init__(
-        self, checkpoint: Checkpoint, heads: TokenHeads, contract: TokenContract, vocabulary: Vocabulary
+        self, checkpoint: Checkpoint, heads: TokenHeads, contract: TokenContract, tokenizer: SafeTokenizer
     ) -> None:
         self._model = checkpoint.model
         self._heads = heads
         self._contract = contract
-        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
 
     def risk(self, passage: Passage) -> float:
         """The highest p(unsafe) that holds for a run of tokens."""
         head = self._contract.heads[passage.direction]
-        tokens = self._vocabulary.tokens(head.segments, words(passage))
+        tokens = self._tokenizer.tokens(head.segments, words(passage))
         first = len(tokens) - 1
         if head.every:
-            first = common_prefix(self._vocabulary.tokens(head.segments[:-1], words(passage)), tokens)
+            first = common_prefix(self._tokenizer.tokens(head.segments[:-1], words(passage)), tokens)
         fit = self._contract.calibration[passage.direction][language_of(passage.text)]
         return max(scores(head, self.logits(tokens)[first:], fit).values())
 

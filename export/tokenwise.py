@@ -15,9 +15,9 @@ from export.render import Renderer, template_of
 from export.score_graph import OPSET, Shape, TokenHeads, write_token_graph
 from export.token_heads import TokenReference, heads_of
 from guard_runtime.artefacts.artefact import Artefact
-from guard_runtime.generative.families import Family
+from guard_runtime.generative.families.family import Family
 from guard_runtime.generative.token_heads import Heads, heads_to_json
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guards.tokenwise import TokenContract
 from guard_runtime.loading.generative import generative_model, untested_tokenwise
 
@@ -28,10 +28,10 @@ INT4_OPSET = 21
 def export(order: Order, family: Family) -> Parity:
     """Writes the artefact whole or not at all: see `export.to_onnx.export`."""
     checkpoint = opened(order.checkpoint, AutoModel, known=True)
-    vocabulary = Vocabulary(checkpoint.tokenizer)
-    heads = Renderer(family, template_of(order.checkpoint), vocabulary).heads()
+    tokenizer = SafeTokenizer(checkpoint.tokenizer)
+    heads = Renderer(family, template_of(order.checkpoint), tokenizer).heads()
     modules = heads_of(checkpoint, family)
-    checkpoint.covers(vocabulary.controls.values())
+    checkpoint.covers(tokenizer.controls.values())
     with fresh(order.out) as folder:
         shape = _write_graph(order, checkpoint, modules, folder)
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer, "utf-8")
@@ -40,7 +40,7 @@ def export(order: Order, family: Family) -> Parity:
         model = untested_tokenwise(Artefact.load(folder))
         rows = [*map(Labelled, EXAMPLES), *(labelled(order.rows) if order.rows is not None else ())]
         contract = TokenContract(family.name, heads, draft.calibration)
-        reference = TokenReference(checkpoint, modules, contract, vocabulary)
+        reference = TokenReference(checkpoint, modules, contract, tokenizer)
         found = compared(
             [verdict.risk for row in rows for verdict in model.predict([row.passage])],
             [reference.risk(row.passage) for row in rows],

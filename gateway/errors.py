@@ -5,15 +5,18 @@ Everything the gateway raises at a caller. A blocked answer is not here: that is
   - BadRequest            400  the body is not one this API takes
     + DeadlineMissed      408  the body did not arrive in time
     + TooLarge            413
-    + EncodedBody         415  a compressed body
+    + EncodedBody         415  a body compressed in a way that is not read here
   - UnknownKey            401
   - ModelNotAllowed       403
-  - NotFound              404  no such route, model or receipt
+  - NotFound              404  no such route or receipt
+    + ModelNotFound       404
+  - NoWebSocket           426  an upgrade to a WebSocket: callers go on over HTTP
   - TooManyRequests       429
   - UpstreamError         502  the model's provider failed (or its own 4xx/5xx, passed on)
     + UpstreamTimeout     504
-  - GuardUnavailable      503  nothing could look at it, and the policy says then it stops
-  - ConfigError                config.yaml or a policy is wrong; the gateway does not start
+  - GuardUnavailable      503  the safety check could not be completed, and the policy says that this stops the request
+  - InternalError         500  a bug in the gateway
+* ConfigError                  config.yaml or a policy is wrong; the gateway does not start
 """
 
 from collections.abc import Mapping
@@ -77,6 +80,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class NoWebSocket(GatewayError):
+    status = 426
+    type = "invalid_request_error"
+    code = "websocket_not_served"
+
+
 class TooManyRequests(GatewayError):
     status = 429
     type = "rate_limit_error"
@@ -84,9 +93,11 @@ class TooManyRequests(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """The provider's failure. `status` may be the provider's own, and `body` its own error object."""
+    """The provider's failure. `status` may be the provider's own. `quoted`: the message is the provider's own words,
+    which no guard has read yet."""
 
     status = 502
+    quoted = False
     type = "upstream_error"
     code = "upstream_error"
 
@@ -102,6 +113,12 @@ class GuardUnavailable(GatewayError):
     status = 503
     type = "guard_error"
     code = "guard_unavailable"
+    headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
+
+
+class InternalError(GatewayError):
+    """A bug. SDKs are told not to retry: the same request would meet it again, perhaps after the model was asked."""
+
     headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
 
 

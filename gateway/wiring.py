@@ -1,14 +1,13 @@
 """From what config.yaml says to the guards, the upstreams and the gateway made of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import guard_runtime
-from gateway.api.app import Gateway
+from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.config.loader import Config
 from gateway.config.schema import (
     CascadeFile,
@@ -18,32 +17,34 @@ from gateway.config.schema import (
     GuardFile,
     LiteLLMFile,
     OpenAIFile,
+    PersonalDataFile,
     PlacedFile,
     ReaderFile,
     RemoteFile,
-    RulesGuardFile,
     ScriptedFile,
     ScriptedGuardFile,
     UpstreamFile,
 )
 from gateway.dialects.prompts import Decoder
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
-from gateway.pipeline.exchange import Route
+from gateway.judging.media import MediaDescriber, MediaReader, MediaReaders, Transcriber
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.demo import Demo
 from gateway.upstreams.litellm import LiteLLM, Vendor
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.upstream import Scripted, Timeouts, Upstream
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.artefacts.shipped import MODELS, shipped_names
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.guard import Explainable, Guard
 from guard_runtime.guards.cascade import Band, Cascade
 from guard_runtime.guards.classifier import ClassifierOptions
 from guard_runtime.guards.passage_guard import PassageGuard
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Server, load_remote
-from guard_runtime.guards.rules import Rules
 from guard_runtime.guards.scripted import ScriptedGuard, words
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.loading.generative import limits_on, load_generative
@@ -52,8 +53,6 @@ from guard_runtime.onnx.devices import Device, Placement
 from guard_runtime.serving.batch_observer import BatchObserver
 from guard_runtime.serving.breaker import Breaker
 from guard_runtime.verdict import Category
-
-MODELS = Path(guard_runtime.__file__).with_name("models")
 
 
 def judge_of(config: Config, observer: BatchObserver | None = None) -> Judge:
@@ -66,23 +65,43 @@ def judge_of(config: Config, observer: BatchObserver | None = None) -> Judge:
 def gateway_of(config: Config, judge: Judge, version: str, metrics: Metrics | None = None) -> Gateway:
     """`metrics` are those in which the guards' batches are counted. Raises `ConfigError` when an upstream lacks
     something on this machine."""
-    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items()}
-    routes = {name: Route(upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
-    decoders = {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
-    explaining = [
-        explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
-    ]
-    return Gateway(
+    runtime = runtime_of(config, judge, version, metrics or Metrics())
+    return Gateway(runtime, snapshot_of(config, runtime))
+
+
+def runtime_of(config: Config, judge: Judge, version: str, metrics: Metrics) -> Runtime:
+    """What lives as long as the process. Of the upstreams, those that a model or a reader uses."""
+    used = {file.upstream for file in config.models.values()} | {file.upstream for file in config.readers.values()}
+    upstreams = {name: _upstream(name, file) for name, file in config.upstreams.items() if name in used}
+    return Runtime(
         judge,
-        config.tenants,
-        routes,
-        limits=config.limits,
-        decoders=decoders,
-        explaining=explaining,
-        readers=Readers({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        upstreams,
+        readers=MediaReaders({kind: _reader(file, upstreams[file.upstream]) for kind, file in config.readers.items()}),
+        dialects=dialects(decoders_of(config)),
+        explaining=[
+            explainer for guard in judge.guards if isinstance(guard, Explainable) for explainer in guard.explainers
+        ],
         version=version,
-        metrics=metrics or Metrics(),
+        metrics=metrics,
     )
+
+
+def snapshot_of(config: Config, runtime: Runtime) -> Snapshot:
+    """What a reload may replace. Raises `ConfigError` for a model whose upstream this process did not start."""
+    mistakes = [
+        f"model {name}: the upstream {file.upstream} was not there at the start -- restart the gateway"
+        for name, file in config.models.items()
+        if file.upstream not in runtime.upstreams
+    ]
+    if mistakes:
+        raise ConfigError(tuple(mistakes))
+    routes = {name: Route(runtime.upstreams[file.upstream], file.model or name) for name, file in config.models.items()}
+    return Snapshot(config.tenants, routes, config.limits)
+
+
+def decoders_of(config: Config) -> Mapping[str, Decoder]:
+    """The tokenizer of each model that takes token ids. Raises `ConfigError`."""
+    return {name: _decoder(name, config.folder / m.tokenizer) for name, m in config.models.items() if m.tokenizer}
 
 
 def _decoder(model: str, path: Path) -> Decoder:
@@ -114,17 +133,17 @@ def _guard(file: GuardFile, folder: Path, observer: BatchObserver | None) -> Gua
         case CascadeFile():
             small, large = (_guard(inner, folder, observer) for inner in (file.small, file.large))
             return Cascade(small, large, Band(*file.band), name=file.name)
-        case RulesGuardFile():
-            return Rules(file.name)
+        case PersonalDataFile():
+            return PersonalData(file.name)
         case ScriptedGuardFile():
-            found = {word: Category(category) for word, category in file.words.items()}
-            return ScriptedGuard(words(found, file.score), name=file.name)
+            categories = {word: Category(category) for word, category in file.words.items()}
+            return ScriptedGuard(words(categories, file.score), name=file.name)
 
 
 def _classifier(file: ClassifierFile, folder: Path, observer: BatchObserver | None) -> Guard:
     path = folder / file.path if file.path else MODELS / file.name
     if not path.is_dir():
-        shipped = ", ".join(sorted(found.name for found in MODELS.glob("*") if found.is_dir())) or "none"
+        shipped = ", ".join(shipped_names()) or "none"
         advice = "check its path" if file.path else f"give its path, or use one that ships: {shipped}"
         raise ConfigError((f"guard {file.name}: {path} is not a folder -- {advice}",))
     guard = load_classifier(
@@ -146,7 +165,7 @@ def _generative(file: GenerativeFile, folder: Path, observer: BatchObserver | No
     guard = load_generative(
         path,
         place=place,
-        limits=replace(limits_on(place), tokens=file.max_tokens, memory=file.memory_bytes),
+        limits=replace(limits_on(place), tokens=file.max_tokens, cache_bytes=file.memory_bytes),
         serving=ServingOptions(file.max_queue, file.cache_bytes, file.analysis, observer),
         unverified=file.unverified,
     )
@@ -162,7 +181,7 @@ def require_explanations(file: GenerativeFile, guard: PassageGuard) -> None:
 
 
 def _place(file: PlacedFile, folder: Path) -> Placement:
-    devices = tuple(Device(name) for name in file.providers)
+    devices = tuple(Device(name) for name in file.devices)
     return Placement(devices, file.threads, file.degrade, folder / file.engine_cache, binding=file.io_binding)
 
 
@@ -191,7 +210,7 @@ def _remote(file: RemoteFile) -> Guard:
 def _reader(file: ReaderFile, upstream: Upstream) -> MediaReader:
     if file.kind == "transcribe" and isinstance(upstream, OpenAICompatible):
         return Transcriber(upstream, file.model, file.timeout, file.bytes)
-    return Describer(upstream, file.model, file.timeout, file.bytes)
+    return MediaDescriber(upstream, file.model, file.timeout, file.bytes)
 
 
 def _upstream(name: str, file: UpstreamFile) -> Upstream:

@@ -34,6 +34,8 @@ class Kind(StrEnum):
     TOOL_RESULT = "tool_result"
     SCHEMA = "schema"
     MEDIA = "media"
+    SEAL = "seal"
+    """What the provider has encrypted or signed for itself: it has no text."""
 
 
 class Source(StrEnum):
@@ -59,7 +61,7 @@ def source_of(role: Role, kind: Kind) -> Source:
             return Source.TOOL_CALL
         case Kind.TOOL_RESULT:
             return Source.TOOL_RESULT
-        case Kind.TEXT | Kind.REASONING | Kind.REFUSAL | Kind.NAME | Kind.MEDIA:
+        case Kind.TEXT | Kind.REASONING | Kind.REFUSAL | Kind.NAME | Kind.MEDIA | Kind.SEAL:
             return _SPOKEN_BY[role]
 
 
@@ -94,7 +96,7 @@ class Media:
 class Part:
     """One piece of a turn, and where it sits in the body.
 
-    `text` is None where a text guard cannot read the piece (an image, a sound, a field nobody knows). Such a part is
+    `text` is None where a text guard cannot read the piece (an image, a sound, an unknown field). Such a part is
     kept, never dropped: the policy's `on_unreadable` answers for it. A part of kind MEDIA with a text was read by a
     reader, or is a file of plain text; the text stands nowhere in the body.
     `path` leads to the string in the body. Where the string itself is JSON (tool-call arguments), the path goes on
@@ -123,10 +125,12 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """The turns in order. With direction PROMPT every turn is judged; with RESPONSE the last turn is judged, and the
-    turns before it are context only."""
+    turns before it are context only. `scope` says whose it is: what a guard remembers of one scope's texts is used, and
+    shows, in that scope alone."""
 
     turns: tuple[Turn, ...]
     direction: Direction = Direction.PROMPT
+    scope: str = ""
 
     @property
     def judged(self) -> tuple[Part, ...]:
@@ -136,7 +140,12 @@ class Conversation:
 
     @property
     def unreadable(self) -> tuple[Part, ...]:
-        return tuple(part for part in self.judged if part.text is None)
+        return tuple(part for part in self.judged if part.text is None and part.kind is not Kind.SEAL)
+
+    @property
+    def sealed(self) -> tuple[Part, ...]:
+        """What only the provider can read."""
+        return tuple(part for part in self.judged if part.kind is Kind.SEAL)
 
     @property
     def question(self) -> str:
@@ -148,4 +157,4 @@ class Conversation:
 
     def reply(self, *parts: Part) -> "Conversation":
         """This conversation with an assistant's answer at its end, to be judged."""
-        return Conversation((*self.turns, Turn(Role.ASSISTANT, parts)), Direction.RESPONSE)
+        return Conversation((*self.turns, Turn(Role.ASSISTANT, parts)), Direction.RESPONSE, self.scope)

@@ -12,6 +12,11 @@ from guard_runtime.verdict import Category, Verdict
 OperatingPoints = Mapping[str, Mapping[Direction, Mapping[Category, float]]]
 """Named thresholds a guard was measured at: {"balanced": {direction: {category: score}}}."""
 
+STRICT, BALANCED, PERMISSIVE = "strict", "balanced", "permissive"
+POINTS = (STRICT, BALANCED, PERMISSIVE)
+"""The names of the operating points, from the lowest threshold to the highest: `strict` stops most. A guard has the
+first two; `permissive`, for text that is judged for grave harm only, it may have."""
+
 
 NO_PENALTIES: Mapping[Source, float] = MappingProxyType({})
 
@@ -78,6 +83,14 @@ class Penalised(Protocol):
     @property
     def window_penalties(self) -> Mapping[Source, float]:
         """For each source how much is taken off a score's logit, times the logarithm of the number of windows."""
+
+
+@runtime_checkable
+class SpanFinder(Protocol):
+    """A guard that marks the very characters it means. It is asked first: what a policy masks is masked before the
+    other guards read it."""
+
+    finds_spans: bool
 
 
 class ExplainingGuard(Protocol):

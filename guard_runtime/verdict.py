@@ -37,12 +37,20 @@ class Span:
     label: str
 
 
+class UnreadReason(StrEnum):
+    """Why a guard did not read a piece. MEDIA is any part without text: a picture, or a field that no dialect knows."""
+
+    MEDIA = "media"
+    TOO_LONG = "too_long"
+    UNKNOWN_TOKENS = "unknown_tokens"
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A piece that was not looked at, and why: `media`, `unknown_field`, `too_long`, `unknown_tokens`."""
+    """A piece that was not read, and why."""
 
     path: Path
-    reason: str
+    reason: UnreadReason
     characters: int = 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-# RELIABILITY 3.4: package -> (first good version, why)
+# package -> (first good version, why)
 FLOORS = {
     "starlette": ("1.3.1", "CVE-2025-62727, CVE-2026-48710 BadHost, CVE-2026-54283"),
     "aiohttp": ("3.14.4", "CVE-2026-128131 and the 3.13/3.14 series before it"),

@@ -12,7 +12,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from training.data import augment, curate, heldout, synthesize
+from training.data import augment, curate, heldout, sources, synthesize
 from training.data.rows import BadInput, Row, read_rows
 from training.data.strict import Strict
 from training.learning import adversarial, distil, stage, weights
@@ -97,7 +97,7 @@ def make(pipeline: Pipeline, folders: Folders, source: Path) -> None:
         guard = target
     notes = {"": (RECIPES / pipeline.notes).read_text(encoding="utf-8")} if pipeline.notes else {}
     plain, *further = (read_rows(folders.find(name)) for name in pipeline.dev)
-    dev = ship.Dev(plain, [row for rows in further for row in rows])
+    dev = ship.Dev.of(plain, [row for rows in further for row in rows])
     edition = ship.Edition(pipeline.name, pipeline.version, pipeline.max_tokens)
     measured = ship.ship(guard, dev, edition, folders.out, notes)
     print(f"{folders.out}: shipped, int8 agrees with float32 on {measured.agreement:.2%} of dev verdicts")
@@ -145,7 +145,8 @@ def _once(folder: Path, work: Callable[[], None]) -> None:
 
 
 def _write_rows(pipeline: Pipeline, folders: Folders) -> None:
-    """The second dev split and look-alikes, then synthetic rows, curated ones, and what is made out of both."""
+    """The second dev split and look-alikes, then synthetic rows, curated ones, and what is made out of both; rows of
+    every source where the data has genres."""
     tests = ["--tests", str(folders.data)]
     synthetic, curated, augmented = (
         str(folders.work / f"{name}.jsonl") for name in ("synthetic", "curated", "augmented")
@@ -172,6 +173,10 @@ def _write_rows(pipeline: Pipeline, folders: Folders) -> None:
         ]
     )
     augment.main(["--rows", curated, synthetic, "--out", augmented])
+    genres, written = folders.data / "genres_train.jsonl", sorted(map(str, folders.data.glob("written*.jsonl")))
+    if genres.exists() and written:
+        out = ["--out", str(folders.work / "sources.jsonl"), "--held-out", str(folders.work / "written_dev.jsonl")]
+        sources.main(["--genres", str(genres), "--written", *written, *out])
 
 
 def _print_figures(name: str, guard: Path, folders: Folders, pipeline: Pipeline, recipe: Recipe) -> None:

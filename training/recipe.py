@@ -44,6 +44,9 @@ class Matching(Strict):
     states: float = Field(default=1.0, ge=0)
     labels: float = Field(default=0.3, ge=0)
     temperature: float = Field(default=2.0, gt=0)
+    taught: tuple[str, ...] = Field(
+        default=(), description="sources whose rows the teachers speak to; the others' labels count whole. () is all"
+    )
 
 
 class Hard(Strict):
@@ -63,6 +66,7 @@ class Recipe(Strict):
     """One training run. Rates are AdamW's; a step is `rows_per_step` rows in passes of `tokens_per_pass` at most."""
 
     layers: tuple[int, ...] = ()
+    sources: bool = Field(default=False, description="the guard is told what a text is; it gets the tokens it lacks")
     neurons: int | None = Field(
         default=None, ge=32, description="feed-forward neurons kept in each layer; all where null"
     )

@@ -1,18 +1,14 @@
-"""The published OpenAPI 3.1 document: every served route, built from what the dialects check."""
+"""The published OpenAPI 3.1 document: every route that is served, from what the dialects say about themselves."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from gateway.api import openapi_bodies as bodies
-from gateway.api.openapi_bodies import Schema
-from gateway.dialects import embeddings, moderations
-from gateway.dialects.choices import chat, completions
-from gateway.dialects.messages import messages
-from gateway.dialects.options import Options
-from gateway.dialects.responses import responses
+from gateway.dialects.dialect import Dialect, Documented
+from gateway.dialects.json_schema import OBJECT, TEXT, NamedSchema, Schema
+from gateway.dialects.moderations import Moderations
+from gateway.dialects.openai_errors import ERROR
 from gateway.judging.azure_results import HEADER
 
 AZURE = "/openai/deployments/{model}"
@@ -23,75 +19,46 @@ ERRORS: Mapping[int, str] = {
     404: "There is no such model, route or receipt",
     408: "The body did not arrive in time",
     413: "The body is too large",
-    415: "The body is compressed",
+    415: "The body is compressed in a way that is not read here",
 }
 UPSTREAM_ERRORS: Mapping[int, str] = {
     429: "The model's provider limits its callers",
     502: "The model's provider failed",
     504: "The model's provider was too slow",
 }
-GUARD_ERROR = "No guard could look, so nothing was let through (code guard_unavailable)"
+GUARD_ERROR = "The safety check could not be completed, so nothing was let through (code guard_unavailable)"
 
 
 @dataclass(frozen=True, slots=True)
-class _Door:
-    """A dialect as the document tells it."""
+class _Post:
+    """An endpoint that takes a body, as the document describes it."""
 
-    name: str
-    path: str
-    summary: str
-    content: Schema
-    options: Options | None
-    error: str = "Error"
-    streams: bool = True
-    upstream: bool = True
-    on_azure: bool = False
+    endpoint: Documented
+    request: Schema
+    errors: Mapping[int, str]
+    answer: Schema = field(default_factory=lambda: OBJECT)
+    streams: bool = False
+    annotates: bool = False
 
 
-DOORS = (
-    _Door("chat", chat.Chat.path, "Chat completions", bodies.CHAT, chat.OPTIONS, on_azure=True),
-    _Door(
-        "completions",
-        completions.Completions.path,
-        "Completions of a text",
-        bodies.COMPLETIONS,
-        completions.OPTIONS,
-        on_azure=True,
-    ),
-    _Door("responses", responses.Responses.path, "Responses", bodies.RESPONSES, responses.OPTIONS),
-    _Door(
-        "messages",
-        messages.Messages.path,
-        "Anthropic's messages",
-        bodies.MESSAGES,
-        messages.OPTIONS,
-        error="AnthropicError",
-    ),
-    _Door(
-        "embeddings",
-        embeddings.Embeddings.path,
-        "Embeddings of texts",
-        bodies.EMBEDDINGS,
-        embeddings.OPTIONS,
-        streams=False,
-        on_azure=True,
-    ),
-    _Door(
-        "moderations",
-        moderations.Moderations.path,
-        "Texts judged by the guards that serve here",
-        bodies.MODERATIONS,
-        None,
-        streams=False,
-        upstream=False,
-    ),
-)
+def _post_of(dialect: Dialect) -> _Post:
+    fields = dialect.fields
+    errors = {**ERRORS, **UPSTREAM_ERRORS, 503: GUARD_ERROR}
+    return _Post(dialect, fields.schema, errors, streams=fields.streams, annotates=dialect.annotates)
 
 
-def document(version: str) -> dict[str, Any]:
+def document(version: str, dialects: Sequence[Dialect], moderations: Moderations) -> dict[str, Any]:
     """The whole document, as JSON values."""
-    paths = {door.path: {"post": _operation(door)} for door in DOORS}
-    paths |= {AZURE + door.path.removeprefix("/v1"): _on_azure(door) for door in DOORS if door.on_azure}
+    moderation = _Post(
+        moderations,
+        moderations.request_schema,
+        {**ERRORS, 503: GUARD_ERROR},
+        answer=_reference(moderations.answer_schema),
+    )
+    posts = [*map(_post_of, dialects), moderation]
+    paths = {post.endpoint.path: _operation(post) for post in posts}
+    paths |= {azure_path(dialect): _on_azure(_post_of(dialect)) for dialect in dialects if dialect.azure}
+    shared = (ERROR, *(post.endpoint.error_schema for post in posts), moderations.answer_schema)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -109,75 +76,50 @@ def document(version: str) -> dict[str, Any]:
                 "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
             "headers": _headers(),
-            "schemas": {"Error": _error(), "AnthropicError": _anthropic_error(), "Moderation": _moderation()},
+            "schemas": {named.name: named.schema for named in shared},
         },
     }
 
 
-def _operation(door: _Door, *, model_in_path: bool = False) -> dict[str, Any]:
-    codes = {**ERRORS, **(UPSTREAM_ERRORS if door.upstream else {}), 503: GUARD_ERROR}
-    answer: dict[str, Any] = {"application/json": {"schema": _answer(door)}}
-    if door.streams:
+def azure_path(dialect: Dialect) -> str:
+    """Where Azure's SDK posts: the path names the model."""
+    return AZURE + dialect.path.removeprefix("/v1")
+
+
+def _operation(post: _Post) -> dict[str, Any]:
+    answer: dict[str, Any] = {"application/json": {"schema": post.answer}}
+    if post.streams:
         # 3.1 has no words for a stream's events; a schema of the whole body would be taken for one of each event
         answer["text/event-stream"] = {"schema": {}}
-    answered = {"description": "The answer, judged", "content": answer, "headers": _stamped()}
-    parameters = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
-    asked = {"name": HEADER, "in": "header", "schema": {"type": "string", "enum": ["true", "false"]}}
-    return {
-        "operationId": door.name + ("OnAzure" if model_in_path else ""),
-        "summary": door.summary,
-        "parameters": (parameters if model_in_path else []) + ([asked] if door.on_azure else []),
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _request(door, model_in_path=model_in_path)}},
-        },
+    annotations = {"name": HEADER, "in": "header", "schema": {"type": "string", "enum": ["true", "false"]}}
+    operation = {
+        "operationId": post.endpoint.name,
+        "summary": post.endpoint.summary,
+        "parameters": [annotations] if post.annotates else [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": post.request}}},
         "responses": {
-            "200": answered,
-            **{str(code): _failed(said, door.error) for code, said in codes.items()},
+            "200": {"description": "The answer, judged", "content": answer, "headers": _stamped()},
+            **{str(code): _failed(text, post.endpoint.error_schema) for code, text in post.errors.items()},
         },
     }
+    return {"post": operation}
 
 
-def _on_azure(door: _Door) -> dict[str, Any]:
-    return {"post": _operation(door, model_in_path=True)}
+def _on_azure(post: _Post) -> dict[str, Any]:
+    """The same operation, with the model in the path and so not required in the body."""
+    required = [name for name in post.request["required"] if name != "model"]
+    operation = _operation(replace(post, request={**post.request, "required": required}))["post"]
+    model = {"name": "model", "in": "path", "required": True, "schema": TEXT}
+    own = {"operationId": f"{post.endpoint.name}OnAzure", "parameters": [model, *operation["parameters"]]}
+    return {"post": {**operation, **own}}
 
 
-def _request(door: _Door, *, model_in_path: bool) -> dict[str, Any]:
-    """The content's fields and the options', each as the dialect checks it."""
-    options = _options(door.options) if door.options is not None else {}
-    properties = {**options, **door.content["properties"]}
-    required = [name for name in door.content["required"] if not (model_in_path and name == "model")]
-    return {"type": "object", "properties": properties, "required": required}
+def _reference(named: NamedSchema) -> Schema:
+    return {"$ref": f"#/components/schemas/{named.name}"}
 
 
-def _options(options: Options) -> dict[str, Any]:
-    found: dict[str, Any] = {"model": {"type": "string", "minLength": 1}}
-    for name in sorted(options.known - {"model"}):
-        if name in options.numbers:
-            low, high = options.numbers[name]
-            kind = "integer" if name in options.whole else "number"
-            bounds = {"minimum": low, "maximum": high}
-            found[name] = {"type": [kind, "null"], **{k: v for k, v in bounds.items() if math.isfinite(v)}}
-        elif name in options.flags:
-            found[name] = {"type": ["boolean", "null"]}
-        elif name in options.objects | options.kept:
-            found[name] = {"type": ["object", "null"]}
-        elif name in options.lists:
-            found[name] = {"type": ["array", "null"], "items": bodies.IDENTIFIER}
-        elif name in options.read:
-            found[name] = {"description": "content: every string in it is judged"}
-        else:
-            found[name] = {"description": "names and ids only: every string in it visible ASCII without blanks"}
-    return found
-
-
-def _answer(door: _Door) -> Schema:
-    return {"$ref": "#/components/schemas/Moderation"} if door.name == "moderations" else {"type": "object"}
-
-
-def _failed(said: str, shape: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{shape}"}
-    return {"description": said, "content": {"application/json": {"schema": schema}}}
+def _failed(description: str, schema: NamedSchema) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _reference(schema)}}}
 
 
 def _own_routes() -> dict[str, Any]:
@@ -187,6 +129,7 @@ def _own_routes() -> dict[str, Any]:
         "/v1/models": _get("The models that this key may use", keyed, (401,)),
         "/v1/models/{id}": _get("One of them", keyed, (401, 403, 404), case),
         "/v1/receipts/{id}": _get("What was read of one of this tenant's requests", keyed, (401, 404), case),
+        "/": _get("Something answers at this address", {"security": []}, ()),
         "/healthz": _get("The process is alive", {"security": []}, (), kind="text/plain"),
         "/readyz": _get("Whether every guard is up", {"security": []}, (503,)),
         "/metrics": _get("For Prometheus", {"security": []}, (), kind="text/plain"),
@@ -195,14 +138,14 @@ def _own_routes() -> dict[str, Any]:
 
 
 def _get(
-    said: str, more: Mapping[str, Any], errors: tuple[int, ...], *parameters: Schema, kind: str = "application/json"
+    summary: str, more: Mapping[str, Any], errors: tuple[int, ...], *parameters: Schema, kind: str = "application/json"
 ) -> dict[str, Any]:
-    shape = {"type": "string"} if kind == "text/plain" else {"type": "object"}
-    answered = {"description": said, "content": {kind: {"schema": shape}}}
-    failed = {str(code): _failed(ERRORS[code], "Error") for code in errors if code in ERRORS}
+    schema = {"type": "string"} if kind == "text/plain" else {"type": "object"}
+    answered = {"description": summary, "content": {kind: {"schema": schema}}}
+    failed = {str(code): _failed(ERRORS[code], ERROR) for code in errors if code in ERRORS}
     if 503 in errors:
-        failed["503"] = {"description": "Not yet, or no longer", "content": {kind: {"schema": shape}}}
-    get = {"summary": said, "parameters": list(parameters), "responses": {"200": answered, **failed}, **more}
+        failed["503"] = {"description": "Not yet, or no longer", "content": {kind: {"schema": schema}}}
+    get = {"summary": summary, "parameters": list(parameters), "responses": {"200": answered, **failed}, **more}
     return {"get": get}
 
 
@@ -211,40 +154,11 @@ def _stamped() -> dict[str, Any]:
 
 
 def _headers() -> dict[str, Any]:
-    said = {
+    headers = {
         "x-request-id": "The case's number, as the refusal and the record have it",
         "x-libragate-decision": "allow, log, rewrite or block",
         "x-libragate-policy": "12 hex digits of the policy that decided",
         "x-libragate-guard": "The guards that read, with their versions",
         "x-libragate-receipt": "Where the receipt is",
     }
-    return {name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in said.items()}
-
-
-def _error() -> Schema:
-    """OpenAI's shape."""
-    nullable = {"type": ["string", "null"]}
-    fields = {"message": bodies.TEXT, "type": bodies.TEXT, "param": nullable, "code": nullable}
-    return bodies.record(("error",), error=bodies.record(tuple(fields), **fields))
-
-
-def _anthropic_error() -> Schema:
-    error = bodies.record(("type", "message"), type=bodies.TEXT, message=bodies.TEXT)
-    return bodies.record(("type", "error"), type=bodies.named("error"), error=error)
-
-
-def _moderation() -> Schema:
-    flags = {"type": "object", "additionalProperties": {"type": "boolean"}}
-    result = bodies.record(
-        ("flagged", "categories", "category_scores", "libragate"),
-        flagged={"type": "boolean"},
-        categories=flags,
-        category_scores={"type": "object", "additionalProperties": {"type": "number"}},
-        libragate=bodies.record(
-            ("direction", "action", "reason", "categories"),
-            direction=bodies.named("prompt", "response"),
-            action=bodies.TEXT,
-            categories=flags,
-        ),
-    )
-    return bodies.record(("id", "model", "results"), id=bodies.TEXT, model=bodies.TEXT, results=bodies.some(result))
+    return {name: {"description": text, "required": True, "schema": TEXT} for name, text in headers.items()}

@@ -1,199 +1,150 @@
-"""`libragate try TEXT`."""
+"""`libragate try`."""
 
-import sys
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
 
+from gateway.commands.attempt_json import result_json
+from gateway.commands.attempt_request import ANSWER_PATH, DIALECTS, Attempt, AttemptOptions, WrongInput, attempt_of
+from gateway.commands.attempt_result import Judged, Result, Streamed
+from gateway.commands.attempt_text import result_text
 from gateway.commands.loading import chosen, loaded
-from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, stop, table
+from gateway.commands.terminal import Exit, config_option, json_option, print_json, stop
+from gateway.commands.version import libragate_version
+from gateway.config.loader import Config
 from gateway.errors import ConfigError
-from gateway.judging.judge import Judge, Judgement
-from gateway.policy.policy import Action, Decision, Policy, Reason, Rule
+from gateway.judging.judge import Judge
+from gateway.judging.media import MediaReaders
+from gateway.judging.prompt import PromptJudge, PromptRequest
+from gateway.pipeline.record_builder import RecordBuilder
+from gateway.streaming.replay import replay
+from gateway.telemetry.metrics import Metrics
 from gateway.tenants.tenants import Tenant
-from gateway.wiring import judge_of
-from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
+from gateway.wiring import decoders_of, judge_of, runtime_of
+from guard_runtime.conversation import Direction, Part
 from guard_runtime.errors import GuardError
-from guard_runtime.guard import Guard
-from guard_runtime.verdict import CATEGORIES, Category
-
-_COLOURS = {Action.ALLOW: "green", Action.LOG: "cyan", Action.REWRITE: "yellow", Action.BLOCK: "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One guard's score for one category, beside the rule that fired, or that would have fired first."""
-
-    guard: str
-    category: Category
-    score: float
-    threshold: float
-    rule: Rule
-
-    @property
-    def fired(self) -> bool:
-        return self.score >= self.threshold
-
-    @property
-    def does(self) -> str:
-        return f"rewrite ({self.rule.rewrite})" if self.rule.action is Action.REWRITE else self.rule.action.name.lower()
+from guard_runtime.text.language import language_of
 
 
 @click.command("try")
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option("--tenant", help="用哪个租户的策略 under whose policy; the only one by default")
-@click.option("--direction", type=click.Choice([d.value for d in Direction]), default="prompt", show_default=True)
+@click.option(
+    "--direction",
+    type=click.Choice([direction.value for direction in Direction]),
+    help="当提问还是当回答来判；默认 prompt，有 --reply 时 response as what it is judged; prompt by default, "
+    "response with --reply",
+)
 @click.option("--question", default="", help="回答所回的提问 what TEXT answers, with --direction response")
+@click.option(
+    "--body",
+    metavar="FILE",
+    help="整个请求体（JSON）的文件，- 为标准输入：系统提示、工具、历史都照网关的读法 a file with a whole request body "
+    "(JSON), - for standard input: its system prompt, tools and history are read as the gateway reads them",
+)
+@click.option(
+    "--dialect",
+    default="chat",
+    show_default=True,
+    metavar="NAME",
+    help=f"请求体是哪个接口的 which API the body is for: {', '.join(DIALECTS)}",
+)
+@click.option("--reply", metavar="FILE", help="对 --body 的回答（文本文件）a text file with the answer to --body")
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="把回答当作流，一小段一小段送过同一道闸，列出每次检查 sends the answer through the gate of streams in small "
+    "pieces, and shows each check",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="--stream 时每段多少字符 how many characters a piece has, with --stream",
+)
 @config_option
 @json_option
-def command(text: str, tenant: str | None, direction: str, question: str, config: Path, as_json: bool) -> None:  # noqa: PLR0913 - click hands over every option
-    """试判 Judges TEXT (or standard input, with -) as if it came in a request, and says why.
+def command(tenant: str | None, config: Path, as_json: bool, **options: Any) -> None:
+    """试判 Judges TEXT (or standard input, with -), or a whole request, as if it came in, and says why.
+
+    判定所依据的那一段原文会显示出来。 The text of the window that decided is printed.
 
     Exit codes: 0 allow or log, 1 rewrite or block, 2 your input is wrong, 3 a guard could not look.
     """
-    found = loaded("try", config, as_json=as_json)
-    who = chosen("try", found, tenant, as_json=as_json)
-    conversation = _conversation(_read(text, as_json=as_json), Direction(direction), question)
+    loaded_config = loaded("try", config, as_json=as_json)
+    who = chosen("try", loaded_config, tenant, as_json=as_json)
+    given = AttemptOptions(**options)
     try:
-        judge = judge_of(found)
+        attempt = attempt_of(given, loaded_config.limits, decoders_of(loaded_config) if given.body is not None else {})
+        judge = judge_of(loaded_config)
+        readers = _readers(loaded_config, judge, attempt)
+        result = anyio.run(_judged, _Session(judge, readers, who), attempt, given.chunk if given.stream else None)
+    except WrongInput as exc:
+        stop("try", Exit.WRONG_INPUT, exc.problems, as_json=as_json)
     except ConfigError as exc:
         stop("try", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
     except GuardError as exc:
         stop("try", Exit.COULD_NOT_LOOK, [f"a guard cannot look: {exc}"], as_json=as_json)
-    judgement = anyio.run(_judged, judge, who.policy, conversation)
-    code = _exit(judgement)
-    lines = tuple(_lines(judge, judgement, who.policy, conversation.direction))
     if as_json:
-        print_json("try", code, **_json(who, judge, judgement, lines))
+        print_json("try", result.exit, **result_json(result))
     else:
-        for line in _text(who, judge, judgement, lines):
+        for line in result_text(result):
             click.echo(line)
-    click.get_current_context().exit(code)
+    click.get_current_context().exit(result.exit)
 
 
-def _read(text: str, *, as_json: bool) -> str:
-    if text == "-":
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-        except UnicodeDecodeError:
-            stop("try", Exit.WRONG_INPUT, ["standard input is not UTF-8 -- convert it first"], as_json=as_json)
-    if not text.strip():
-        stop("try", Exit.WRONG_INPUT, ["there is no text to judge"], as_json=as_json)
-    return text
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What judges, and under whose policy."""
+
+    judge: Judge
+    readers: MediaReaders
+    tenant: Tenant
 
 
-def _conversation(text: str, direction: Direction, question: str) -> Conversation:
-    if direction is Direction.PROMPT:
-        return Conversation((Turn(Role.USER, (Part(("messages", 0, "content"), text),)),))
-    asked = (Turn(Role.USER, (Part(("messages", 0, "content"), question),)),) if question else ()
-    return Conversation(asked).reply(Part(("choices", 0, "message", "content"), text))
+def _readers(config: Config, judge: Judge, attempt: Attempt) -> MediaReaders:
+    """What puts media into words; only a request has any."""
+    if not (attempt.request and config.readers):
+        return MediaReaders()
+    return runtime_of(config, judge, libragate_version(), Metrics()).readers
 
 
-async def _judged(judge: Judge, policy: Policy, conversation: Conversation) -> Judgement:
+async def _judged(session: _Session, attempt: Attempt, chunk: int | None) -> Result:
+    """`chunk`: characters of each piece of a stream; None where the answer is judged whole only."""
     async with AsyncExitStack() as stack:
-        for guard in judge.guards:
+        for guard in session.judge.guards:
             await stack.enter_async_context(guard.running())
-        return await judge.judge(policy, conversation)
+        for upstream in {id(upstream): upstream for upstream in session.readers.upstreams}.values():
+            await stack.enter_async_context(upstream.running())
+        if attempt.answer is None:
+            return await _prompt(session, attempt)
+        return await _answer(session, attempt, attempt.answer, chunk)
 
 
-def _exit(judgement: Judgement) -> Exit:
-    """A guard's failure counts unless another guard found something all the same."""
-    decision = judgement.decision
-    if decision.reason is Reason.GUARD_FAILURE or (judgement.failures and decision.action < Action.REWRITE):
-        return Exit.COULD_NOT_LOOK
-    return Exit.FOUND if decision.action >= Action.REWRITE else Exit.FINE
+async def _prompt(session: _Session, attempt: Attempt) -> Result:
+    policy = session.tenant.policy
+    notes = RecordBuilder("", "")
+    language = language_of(attempt.conversation.question)
+    request = PromptRequest(
+        attempt.conversation, attempt.body, policy.sources, language, session.tenant.id, attempt.system_fields
+    )
+    prompt = await PromptJudge(session.readers).judge(request, partial(session.judge.judge, policy), notes)
+    judged = Judged(session.tenant, session.judge, prompt.judgement, prompt.conversation)
+    return Result(judged, attempt.request, tuple(notes.read))
 
 
-def _lines(judge: Judge, judgement: Judgement, policy: Policy, direction: Direction) -> Iterator[Line]:
-    guards = {guard.name: guard for guard in judge.guards}
-    for verdict in judgement.verdicts:
-        for category in CATEGORIES:
-            rules = policy.toward(direction).rules.get(category, ())
-            if rules:
-                yield _line(guards[verdict.guard], (category, verdict.scores[category]), rules, direction)
-
-
-def _line(guard: Guard, found: tuple[Category, float], rules: tuple[Rule, ...], direction: Direction) -> Line:
-    category, score = found
-    placed = [(rule.threshold(guard.operating_points, direction, category), rule) for rule in rules]
-    fired = [(threshold, rule) for threshold, rule in placed if score >= threshold]
-    if fired:
-        threshold, rule = max(fired, key=lambda pair: pair[1].action)
-    else:
-        threshold, rule = min(placed, key=lambda pair: pair[0])
-    return Line(guard.name, category, score, threshold, rule)
-
-
-def _text(tenant: Tenant, judge: Judge, judgement: Judgement, lines: tuple[Line, ...]) -> Iterator[str]:
-    decision = judgement.decision
-    yield f"{paint(decision.action.name.lower(), _COLOURS[decision.action])}  {_because(decision)}"
-    yield f"tenant {tenant.id}, policy {tenant.policy.name} {tenant.policy.hash}, guards {judge.version}"
-    yield f"{decision.direction}, {judgement.seconds * 1000:.0f} ms"
-    if lines:
-        told = [line for line in lines if line.score > 0] or lines
-        rows = [_row(line) for line in sorted(told, key=lambda line: line.threshold - line.score)]
-        yield from table([("guard", "category", "score", "threshold", "margin", "do", "rule"), *rows])
-    for span in judgement.spans:
-        yield f"found: {span.label} in characters {span.start} to {span.end}"
-    for failure in judgement.failures:
-        yield f"failed: {failure}"
-    unread = judgement.coverage.unread
-    yield f"not read: {', '.join(f'{item.reason} ({item.characters} characters)' for item in unread) or 'nothing'}"
-
-
-def _row(line: Line) -> tuple[str, ...]:
-    """A rule that did not fire stands in brackets."""
-    figures = (f"{line.score:.3f}", f"{line.threshold:.3f}", f"{line.score - line.threshold:+.3f}")
-    return (line.guard, line.category, *figures, line.does if line.fired else f"({line.does})", line.rule.place)
-
-
-def _because(decision: Decision) -> str:
-    if decision.reason is Reason.RULE and decision.score is not None and decision.margin is not None:
-        score = f"{decision.category} {decision.score:.3f}, {decision.margin:+.3f} over {decision.place}"
-        return f"{score} ({decision.rewrite})" if decision.rewrite else score
-    return f"{decision.reason}: {decision.detail}" if decision.detail else str(decision.reason)
-
-
-def _json(tenant: Tenant, judge: Judge, judgement: Judgement, lines: tuple[Line, ...]) -> dict[str, object]:
-    decision, coverage = judgement.decision, judgement.coverage
-    return {
-        "tenant": tenant.id,
-        "policy": {"name": tenant.policy.name, "hash": tenant.policy.hash},
-        "guards": judge.version,
-        "decision": {
-            "action": decision.action.name.lower(),
-            "rewrite": decision.rewrite,
-            "reason": decision.reason,
-            "direction": decision.direction,
-            "category": decision.category,
-            "score": decision.score,
-            "threshold": decision.threshold,
-            "margin": decision.margin,
-            "guard": decision.guard,
-            "rule": decision.place or None,
-            "detail": decision.detail or None,
-        },
-        "scores": [
-            {
-                "guard": line.guard,
-                "category": line.category,
-                "score": line.score,
-                "threshold": line.threshold,
-                "margin": line.score - line.threshold,
-                "fired": line.fired,
-                "action": line.rule.action.name.lower(),
-                "rewrite": line.rule.rewrite if line.rule.action is Action.REWRITE else None,
-                "rule": line.rule.place,
-            }
-            for line in lines
-        ],
-        "spans": [{"label": s.label, "category": s.category, "start": s.start, "end": s.end} for s in judgement.spans],
-        "coverage": {"parts": coverage.parts, "characters": coverage.characters, "windows": coverage.windows},
-        "unread": [{"reason": item.reason, "characters": item.characters} for item in coverage.unread],
-        "failures": list(judgement.failures),
-        "seconds": round(judgement.seconds, 6),
-    }
+async def _answer(session: _Session, attempt: Attempt, answer: str, chunk: int | None) -> Result:
+    ask = partial(session.judge.judge, session.tenant.policy)
+    reply = attempt.conversation.reply(Part(ANSWER_PATH, answer))
+    judged = Judged(session.tenant, session.judge, await ask(reply), reply)
+    if chunk is None:
+        return Result(judged, attempt.request)
+    pieces = [answer[start : start + chunk] for start in range(0, len(answer), chunk)]
+    replayed = await replay(pieces, attempt.conversation, session.tenant.policy, ask, ANSWER_PATH)
+    return Result(judged, attempt.request, streamed=Streamed(chunk, replayed, judged))

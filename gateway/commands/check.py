@@ -7,7 +7,7 @@ import anyio
 import click
 
 from gateway.commands.loading import loaded
-from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, stop
+from gateway.commands.terminal import Exit, config_option, json_option, paint, print_json, say, stop
 from gateway.commands.version import libragate_version
 from gateway.config.loader import Config
 from gateway.errors import ConfigError
@@ -26,22 +26,22 @@ ANSWER = Part(("choices", 0, "message", "content"), "先把米洗两遍，泡二
 def command(config: Path, as_json: bool) -> None:
     """体检 Reads every file, loads every guard (which tests itself), has each judge something harmless, and says all
     that is wrong."""
-    found = loaded("check", config, as_json=as_json)
+    loaded_config = loaded("check", config, as_json=as_json)
     try:
-        judge = judge_of(found)
+        judge = judge_of(loaded_config)
     except GuardError as exc:
         stop("check", Exit.COULD_NOT_LOOK, [f"a guard cannot look: {exc}"], as_json=as_json)
     except ConfigError as exc:
         stop("check", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
     try:
-        gateway_of(found, judge, libragate_version())
+        gateway_of(loaded_config, judge, libragate_version())
     except ConfigError as exc:
         stop("check", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
     failures = anyio.run(_tried, judge)
     if failures:
         problems = [f"a guard cannot look: {failure}" for failure in failures]
         stop("check", Exit.COULD_NOT_LOOK, problems, as_json=as_json)
-    _report(config, found, judge, as_json=as_json)
+    _report(config, loaded_config, judge, as_json=as_json)
 
 
 async def _tried(judge: Judge) -> list[str]:
@@ -67,14 +67,17 @@ async def _tried(judge: Judge) -> list[str]:
 def _report(path: Path, config: Config, judge: Judge, *, as_json: bool) -> None:
     policies = {name: policy.hash for name, policy in sorted(config.policies.items())}
     tenants = {tenant.id: tenant.policy.name for tenant in config.tenants}
+    notes = list(config.notes)
     guards = [{"name": guard.name, "version": guard.version} for guard in judge.guards]
     if as_json:
         upstreams = {name: file.kind for name, file in config.upstreams.items()}
-        found = {"policies": policies, "tenants": tenants, "guards": guards, "upstreams": upstreams}
-        print_json("check", Exit.FINE, problems=[], config=str(path), models=list(config.models), **found)
+        names = {"policies": policies, "tenants": tenants, "guards": guards, "upstreams": upstreams}
+        print_json("check", Exit.FINE, problems=[], notes=notes, config=str(path), models=list(config.models), **names)
         return
     click.echo(f"{paint('fine', 'green')}  {path}")
     click.echo(f"policies  {', '.join(f'{name} {value}' for name, value in policies.items())}")
     click.echo(f"tenants   {', '.join(f'{name} (policy {policy})' for name, policy in tenants.items())}")
     click.echo(f"guards    {', '.join(f'{guard.name}@{guard.version}' for guard in judge.guards)}: loaded")
     click.echo(f"models    {', '.join(f'{name} -> {file.upstream}' for name, file in config.models.items())}")
+    for note in notes:
+        say(f"note: {note}")

@@ -80,7 +80,7 @@ def tune_cascade(files: tuple[Path, ...], data: Path | None, max_loss: float, th
         small, large = (_rows(path) for path in files)
         labels = _rows(data) if data is not None else {}
         ids = _common(small, large, files)
-        scored = [_scored(name, (small[name], large[name], labels.get(name)), data) for name in ids]
+        scored = [_scored(_Triple(name, small[name], large[name], labels.get(name)), data) for name in ids]
     except Unreadable as exc:
         stop(COMMAND, Exit.WRONG_INPUT, [str(exc)], as_json=as_json)
     tuned = tune(scored, max_loss, threshold)
@@ -107,26 +107,26 @@ def _rows(path: Path) -> dict[str, Row]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError) as exc:
             raise Unreadable(f"{place}: is not JSON -- write one object a line") from exc
-        if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise Unreadable(f"{place}: has no id -- score it with python -m evaluation")
-        if found["id"] in rows:
-            raise Unreadable(f"{place}: a second row has the id {found['id']} -- remove one")
-        rows[found["id"]] = Row(_share(found, place), _number(found, "ms", place), _label(found, place))
+        if row["id"] in rows:
+            raise Unreadable(f"{place}: a second row has the id {row['id']} -- remove one")
+        rows[row["id"]] = Row(_share(row, place), _number(row, "ms", place), _label(row, place))
     return rows
 
 
-def _share(found: Mapping[str, Any], place: str) -> float | None:
-    risk = _number(found, "p_unsafe", place)
+def _share(row: Mapping[str, Any], place: str) -> float | None:
+    risk = _number(row, "p_unsafe", place)
     if risk is not None and not 0 <= risk <= 1:
         raise Unreadable(f"{place}: p_unsafe is outside 0..1")
     return risk
 
 
-def _number(found: Mapping[str, Any], key: str, place: str) -> float | None:
-    value = found.get(key)
+def _number(row: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = row.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -134,8 +134,8 @@ def _number(found: Mapping[str, Any], key: str, place: str) -> float | None:
     return float(value)
 
 
-def _label(found: Mapping[str, Any], place: str) -> bool | None:
-    label = found.get("label")
+def _label(row: Mapping[str, Any], place: str) -> bool | None:
+    label = row.get("label")
     if label is not None and (not isinstance(label, str) or label not in LABELS):
         raise Unreadable(f"{place}: the label is not one of {', '.join(LABELS)}")
     return None if label is None else LABELS[label]
@@ -148,9 +148,19 @@ def _common(small: Mapping[str, Row], large: Mapping[str, Row], files: Sequence[
     return ids
 
 
-def _scored(name: str, rows: tuple[Row, Row, Row | None], data: Path | None) -> Scored:
-    small, large, labelled = rows
-    truths = {row.unsafe for row in (small, large, labelled) if row is not None and row.unsafe is not None}
+@dataclass(frozen=True, slots=True)
+class _Triple:
+    """One row as both guards scored it, and as it is labelled where that stands in a file of its own."""
+
+    name: str
+    small: Row
+    large: Row
+    labelled: Row | None
+
+
+def _scored(triple: _Triple, data: Path | None) -> Scored:
+    name, small, large = triple.name, triple.small, triple.large
+    truths = {row.unsafe for row in (small, large, triple.labelled) if row is not None and row.unsafe is not None}
     if small.risk is None or large.risk is None:
         raise Unreadable(f"row {name} has no p_unsafe -- score it with python -m evaluation")
     if not truths:

@@ -35,14 +35,14 @@ def schema(as_json: bool) -> None:
 @json_option
 def show(tenant: str | None, config: Path, as_json: bool) -> None:
     """继承之后的策略 What applies to TENANT once all parents are laid under it, each rule with its file and line."""
-    found = chosen("policy show", loaded("policy show", config, as_json=as_json), tenant, as_json=as_json)
-    policy = found.policy
+    owner = chosen("policy show", loaded("policy show", config, as_json=as_json), tenant, as_json=as_json)
+    policy = owner.policy
     if as_json:
         rules = [_json(*row) for row in _rules(policy)]
         name = {"name": policy.name, "hash": policy.hash}
-        print_json("policy show", Exit.FINE, tenant=found.id, policy=name, rules=rules)
+        print_json("policy show", Exit.FINE, tenant=owner.id, policy=name, rules=rules)
         return
-    click.echo(f"{found.id}: policy {policy.name} {policy.hash}")
+    click.echo(f"{owner.id}: policy {policy.name} {policy.hash}")
     rows = [(category, direction, _at(rule), _does(rule), rule.place) for category, direction, rule in _rules(policy)]
     for line in table([("category", "direction", "at", "do", "written in"), *rows]):
         click.echo(line)

@@ -30,22 +30,22 @@ from guard_runtime.errors import GuardError
 @json_option
 def command(config: Path, host: str | None, port: int | None, as_json: bool) -> None:
     """开始服务 Serves the gateway. Records go to standard output, everything else to standard error."""
-    found = loaded("serve", config, as_json=as_json)
-    address = (host or found.listen.host, found.listen.port if port is None else port)
+    loaded_config = loaded("serve", config, as_json=as_json)
+    address = (host or loaded_config.listen.host, loaded_config.listen.port if port is None else port)
     listening = _bound(address, as_json=as_json)
     say("正在载入护栏 Loading the guards ...")
     try:
         metrics = Metrics()
-        judge = judge_of(found, metrics)
-        gateway = gateway_of(found, judge, libragate_version(), metrics)
+        judge = judge_of(loaded_config, metrics)
+        gateway = gateway_of(loaded_config, judge, libragate_version(), metrics)
     except ConfigError as exc:
         stop("serve", Exit.WRONG_INPUT, exc.mistakes, as_json=as_json)
     except GuardError as exc:
         stop("serve", Exit.COULD_NOT_LOOK, [f"a guard cannot look: {exc}"], as_json=as_json)
     say("正在启动 Starting the upstreams ...")
     app = _Watched(create_app(gateway))
-    options = serve_config(app, host=address[0], port=address[1], header_seconds=found.limits.header_seconds)
-    server = _Server(options, _Welcome.of(found, listening, as_json=as_json))
+    options = serve_config(app, host=address[0], port=address[1], header_seconds=loaded_config.limits.header_seconds)
+    server = _Server(options, _Welcome.of(loaded_config, listening, as_json=as_json))
     try:
         server.run(sockets=[listening])
     except SystemExit:
@@ -109,9 +109,9 @@ class _Welcome:
         key = self.config.keys.get(tenant.id, "$LIBRAGATE_KEY")
         model = min((name for name in self.config.models if tenant.may_use(name)), default="demo")
         body = {"model": model, "messages": [{"role": "user", "content": "你好"}]}
-        said = shlex.quote(json.dumps(body, ensure_ascii=False))
+        quoted_body = shlex.quote(json.dumps(body, ensure_ascii=False))
         url = f"{self.address}/v1/chat/completions"
-        return f'curl {url} -H "Authorization: Bearer {key}" -H "Content-Type: application/json" -d {said}'
+        return f'curl {url} -H "Authorization: Bearer {key}" -H "Content-Type: application/json" -d {quoted_body}'
 
 
 class _Server(Server):

@@ -1,6 +1,5 @@
 """What all commands share: their options, their exit codes, and how they speak."""
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+
+from gateway.strict.messages import suggestion
 
 SCHEMA = 1
 """The shape of what --json prints. It grows by new keys; a key that changes or goes makes it 2."""
@@ -69,8 +70,7 @@ def stop(command: str, code: Exit, problems: Iterable[str], *, as_json: bool) ->
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """`there is no tenant 'shp' -- did you mean 'shop'?`"""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}" if names else "there are none"
+    advice = suggestion(name, names, f"there are {', '.join(names)}" if names else "there are none")
     return f"there is no {kind} '{name}' -- {advice}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gateway.config.old_words import renewed
 from gateway.config.schema import (
     ConfigFile,
     GuardFile,
@@ -32,7 +33,8 @@ PEPPER_ADVICE = "key_pepper: ${LIBRAGATE_KEY_PEPPER}, with a long random value: 
 @dataclass(frozen=True, slots=True)
 class Config:
     """What config.yaml says. `folder` is where it lies: relative paths start there. `keys` tells, for each tenant whose
-    key comes from the environment, how to say it: the key itself where it was made just now, otherwise "$NAME"."""
+    key comes from the environment, how to say it: the key itself where it was made just now, otherwise "$NAME". `notes`
+    name what works but is better written in another way."""
 
     folder: Path
     listen: ListenFile
@@ -45,22 +47,25 @@ class Config:
     readers: Mapping[MediaKind, ReaderFile]
     tenants: Tenants
     keys: Mapping[str, str] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     """Raises `ConfigError` with every mistake in config.yaml and in all policies."""
-    file = strict_yaml.read(path)
+    today = renewed(strict_yaml.read(path))
+    file = today.file
     checked = check(ConfigFile, file, environment)
     content = checked.content or ConfigFile()
     needed = not content.tenants or any(tenant.preset is None for tenant in content.tenants.values())
     folder = load_policies(path.parent / content.policies, needed=needed)
-    sense = _Sense(content, file, environment, folder) if checked.content else None
-    found = [mistake for mistake in sense.mistakes() if not checked.touches(mistake.keys)] if sense else []
-    mistakes = [*file.mistakes, *checked.mistakes, *found, *folder.mistakes]
+    references = _ReferenceCheck(content, file, environment, folder) if checked.content else None
+    broken = [m for m in references.mistakes() if not checked.touches(m.keys)] if references else []
+    mistakes = [*file.mistakes, *checked.mistakes, *broken, *folder.mistakes]
     if mistakes:
         mistakes.sort(key=lambda mistake: _order(mistake, file))
         raise ConfigError(tuple(map(str, mistakes)))
-    return _config(path, content, environment, folder)
+    config = _config(path, content, environment, folder)
+    return replace(config, notes=tuple(map(str, today.notes)))
 
 
 def _order(mistake: Mistake, config: YamlFile) -> tuple[bool, str, int, int]:
@@ -70,8 +75,8 @@ def _order(mistake: Mistake, config: YamlFile) -> tuple[bool, str, int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sense:
-    """Looks for what each value alone does not show: names that lead nowhere, keys that open nothing."""
+class _ReferenceCheck:
+    """Finds mistakes that no single value shows: names of things that are not defined, keys that open nothing."""
 
     content: ConfigFile
     file: YamlFile

@@ -34,9 +34,9 @@ def _from_environment(value: str, info: ValidationInfo) -> str:
     """`${NAME}` replaced by the environment's NAME; the rest as it is."""
     environment = info.context or {}
 
-    def named(found: re.Match[str]) -> str:
-        name = found[1]
-        if not _NAME.fullmatch(name) or not found[0].endswith("}"):
+    def named(reference: re.Match[str]) -> str:
+        name = reference[1]
+        if not _NAME.fullmatch(name) or not reference[0].endswith("}"):
             raise complaint("has a ${ that names no variable", "write ${NAME}")
         if not environment.get(name):
             raise complaint(f"the environment variable {name} is not set", f"export {name}=... before the start")
@@ -117,7 +117,7 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 Secret = Annotated[str, AfterValidator(_from_environment), AfterValidator(_visible)]
 Address = Annotated[str, AfterValidator(_from_environment), AfterValidator(_url)]
 HeaderName = Annotated[str, AfterValidator(_header)]
-Provider = Literal["cpu", "cuda", "tensorrt"]
+DeviceName = Literal["cpu", "cuda", "tensorrt"]
 RemoteFamily = Literal[
     "libragate", "libra_guard", "instruct", "qwen3guard_gen", "llama_guard_3", "llama_guard_4", "shieldlm"
 ]
@@ -141,10 +141,10 @@ class LimitsFile(_File):
 
 
 class PlacedFile(_File):
-    """Where a model of ours runs (docs/providers.md). `engine_cache` is a folder for what TensorRT builds, relative to
-    config.yaml."""
+    """Where a model of ours runs (reference/devices.md). `engine_cache` is a folder for what TensorRT builds, relative
+    to config.yaml."""
 
-    providers: list[Provider] = Field(default=["cpu"], min_length=1, max_length=3)
+    devices: list[DeviceName] = Field(default=["cpu"], min_length=1, max_length=3)
     degrade: bool = False
     io_binding: bool = False
     engine_cache: str = Field(default="engines", min_length=1)
@@ -200,8 +200,10 @@ class RemoteFile(_File):
     cache_bytes: int = Field(default=16 << 20, ge=0, le=1 << 40)
 
 
-class RulesGuardFile(_File):
-    kind: Literal["rules"]
+class PersonalDataFile(_File):
+    """Its default name is the old one, so that headers, records and metrics stay as they were."""
+
+    kind: Literal["personal_data"]
     name: Label = "rules"
 
 
@@ -226,7 +228,7 @@ class CascadeFile(_File):
 
 
 GuardFile = Annotated[
-    ClassifierFile | GenerativeFile | RemoteFile | CascadeFile | RulesGuardFile | ScriptedGuardFile,
+    ClassifierFile | GenerativeFile | RemoteFile | CascadeFile | PersonalDataFile | ScriptedGuardFile,
     Field(discriminator="kind"),
 ]
 
@@ -309,8 +311,8 @@ class ReadersFile(_File):
     file: ReaderFile | None = None
 
     def each(self) -> dict[MediaKind, ReaderFile]:
-        found = {kind: getattr(self, kind.value) for kind in MediaKind}
-        return {kind: file for kind, file in found.items() if file is not None}
+        readers = {kind: getattr(self, kind.value) for kind in MediaKind}
+        return {kind: file for kind, file in readers.items() if file is not None}
 
 
 class TenantFile(_File):

@@ -11,32 +11,32 @@ from guard_runtime.conversation import Part
 
 def annotated(answer: Json, prompt: Json, choices: Mapping[int, Json]) -> dict[str, Any]:
     """`answer` with the results of its prompt, and of those choices (by their place in the list) that were judged."""
-    found = [
+    choices_with_results = [
         {**choice, "content_filter_results": choices[i]} if i in choices else choice
         for i, choice in enumerate(answer.get("choices") or ())
     ]
-    return {**answer, "prompt_filter_results": _of_prompt(prompt), "choices": found}
+    return {**answer, "prompt_filter_results": _of_prompt(prompt), "choices": choices_with_results}
 
 
 def choice_of(channel: Channel) -> int:
-    """The choice that a text of a stream belongs to; what stands beside the choices belongs to the first of them."""
+    """The choice that a text of a stream belongs to. Text beside the choices belongs to the first of them."""
     first = channel[0]
     return first if isinstance(first, int) else 0
 
 
 def by_choice(parts: Sequence[Part]) -> Mapping[int, Sequence[Part]]:
-    """What is judged together: choices are answers of their own, as they are where nothing streams."""
-    found: dict[int, list[Part]] = {}
+    """The parts that are judged together: each choice is an answer of its own, streamed or not."""
+    groups: dict[int, list[Part]] = {}
     for part in parts:
-        found.setdefault(choice_of(part.path), []).append(part)
-    return found
+        groups.setdefault(choice_of(part.path), []).append(part)
+    return groups
 
 
 class Annotator:
-    """The events of one stream as they are to leave: the prompt's results first, in a chunk without choices, then with
-    each choice's finish reason what the checks of that choice have found (`results`; None where nothing was checked).
+    """Adds the results to the events of one stream: the prompt's first, in a chunk without choices, then those of each
+    choice in the chunk with its finish reason (`results`; None where nothing was checked).
 
-    A choice never comes without a `delta`: SDK helpers read it unasked."""
+    Every choice keeps its `delta`: SDK helpers fail without one."""
 
     def __init__(self, prompt: Json, results: Callable[[int], Json | None]) -> None:
         self._prompt = prompt

@@ -1,16 +1,18 @@
-"""What one API dialect knows, and nothing else does."""
+"""The protocol of an API dialect: everything that depends on how one vendor's API is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from gateway.dialects.json_schema import NamedSchema
+from gateway.dialects.request_fields import RequestFields
 from gateway.errors import GatewayError
 from gateway.policy.policy import Decision
+from gateway.strict.strict_json import Json as Json
 from guard_runtime.conversation import Conversation, Kind, Part
 
-Json = Mapping[str, Any]
 Channel = tuple[str | int, ...]
-"""Where streamed text belongs: the choice, the field, and for tool calls their index. One channel is one text."""
+"""Which text a piece of a stream belongs to: the choice, the field, and for tool calls their index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an event adds to one channel of the answer. `text` is None where it is something no guard can read
-    (an unknown field): it is held, and `on_unreadable` answers for it."""
+    """What an event adds to one channel of the answer. `text` is None for something no guard can read (an unknown
+    field): it is held, and the policy's `on_unreadable` applies."""
 
     channel: Channel
     text: str | None
@@ -33,8 +35,8 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A block or a rewrite (its decision's action says which), as a dialect is to say it. `text` is the sentence the
-    caller reads; `id` and `created` (seconds since 1970) stamp an answer that no model gave."""
+    """A block or a rewrite (its decision's action says which), for a dialect to put into its format. `text` is what the
+    caller reads; `id` and `created` (seconds since 1970) are for an answer that no model gave."""
 
     decision: Decision
     text: str
@@ -47,13 +49,15 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one choice of a plain answer says: its place in the body's list, and its parts (paths into the body)."""
+    """One choice of a plain answer: its place in the body's list, and its parts (paths into the body)."""
 
     position: int
     parts: tuple[Part, ...]
 
 
-class Dialect(Protocol):
+class Documented(Protocol):
+    """What every endpoint says about itself; the published document is made of it."""
+
     @property
     def name(self) -> str: ...
 
@@ -62,25 +66,58 @@ class Dialect(Protocol):
         """Where callers post, and where the upstream is asked."""
 
     @property
+    def summary(self) -> str:
+        """What it does, in a few words."""
+
+    @property
+    def error_schema(self) -> NamedSchema: ...
+
+    def error(self, error: GatewayError) -> Json:
+        """The body of a reply that reports an error."""
+
+
+class Dialect(Documented, Protocol):
+    @property
+    def fields(self) -> RequestFields:
+        """Every field of a request."""
+
+    @property
+    def azure(self) -> bool:
+        """Whether it is also served under Azure's paths, which name the model."""
+
+    @property
     def speaks(self) -> bool:
-        """Whether an answer is words, so that one can say a refusal."""
+        """Whether an answer is text, so that it can hold a refusal."""
 
     @property
     def annotates(self) -> bool:
-        """Whether its answers are choices, which Azure's filter results can stand beside."""
+        """Whether its answers are choices, which can carry Azure's filter results."""
+
+    @property
+    def forwarded(self) -> frozenset[str]:
+        """The headers of a request that its upstream needs: which version of the API is meant, and what of it."""
 
     def read_request(self, body: Json) -> Conversation:
         """Every string a model can see. Raises `BadRequest` naming the field that is wrong."""
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
-        """Every string a caller can receive, but for what only repeats the request `asked`. Raises `UpstreamError` when
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
+        """Every string a caller can receive, but for what only repeats the `request`. Raises `UpstreamError` when
         it is not an answer of this dialect."""
+
+    def normalised(self, answer: Json) -> Json:
+        """A plain answer, before it is read, with what the provider writes otherwise written as the API has it."""
+
+    def choices(self, body: Json) -> int:
+        """How many choices a request asks for."""
+
+    def usage(self, data: Json) -> Json:
+        """What an answer, or an event of a stream, says it has cost; empty where it says nothing."""
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         """The body of the 400 for a prompt that is blocked."""
 
     def completion(self, body: Json, refusal: Refusal) -> Json:
-        """A whole 200 answer made of the refusal alone, for a prompt; the model was not asked."""
+        """A whole 200 answer made of the refusal, for a prompt that never reached the model."""
 
     def refused(self, body: Json, answer: Json, position: int, refusal: Refusal) -> Json:
         """`answer` with that choice replaced by the refusal, the others untouched."""
@@ -91,15 +128,20 @@ class Dialect(Protocol):
     def with_choice(self, answer: Json, position: int, other: Json) -> Json:
         """`answer` with that choice taken from the first of `other`, its index kept; usage added up."""
 
-    def error(self, error: GatewayError) -> Json: ...
-
     def streams(self, body: Json) -> bool: ...
 
     def stream(self, body: Json) -> "DialectStream": ...
 
 
 class DialectStream(Protocol):
-    """One streamed answer, as this dialect writes it. Remembers what has left, for that decides how it may end."""
+    """One streamed answer in this dialect. Remembers what has left, because that decides how it can end."""
+
+    def normalised(self, event: Event) -> Event:
+        """The event, before it is read, with what the provider writes otherwise written as the API has it."""
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        """An event that was just read, without what these channels stand for: fields that nobody knows. None where
+        nothing of it can be relayed."""
 
     def read(self, event: Event) -> Sequence[Delta]:
         """What an event adds. Raises `UpstreamError` when it is no event of this dialect; an event that carries the
@@ -113,22 +155,22 @@ class DialectStream(Protocol):
         """Note an event that has left for the caller."""
 
     def begin(self, refusal: Refusal) -> Sequence[Event]:
-        """A whole stream made of the refusal alone, for a prompt; the model was not asked."""
+        """A whole stream made of the refusal, for a prompt that never reached the model."""
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
-        """A lawful ending for a block, given only what the caller has seen: each open choice is closed, then usage if
-        it was asked for, then the dialect's terminator. A refusal whose code is not `content_filter` is an outage, and
-        ends as one: with an error, never with a finish reason that means a verdict."""
+        """Ends the stream for a block, given what the caller has received: closes each open choice, then sends usage if
+        it was requested, then the dialect's terminator. A refusal whose code is not `content_filter` is an outage and
+        ends with an error, never with a finish reason that means a verdict."""
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
-        """A lawful ending that says the safe message in the place of what was held back."""
+        """Ends the stream with the safe message in place of the text that was held back."""
 
     def fail(self, error: GatewayError) -> Sequence[Event]:
-        """A lawful ending when the upstream or a guard failed: the error in the dialect's own shape, the terminator."""
+        """Ends the stream after a failure of the upstream or a guard: the dialect's error, then its terminator."""
 
     def close(self) -> Sequence[Event]:
-        """What a complete answer still lacks when the upstream ends without its terminator."""
+        """What a complete answer still lacks when the upstream ended without its terminator."""
 
     @property
     def finished(self) -> bool:
-        """Whether the upstream said, in this dialect's words, that the answer is complete."""
+        """Whether the upstream has declared the answer complete."""

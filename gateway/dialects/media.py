@@ -20,10 +20,10 @@ _OTHERWISE = ("%PDF", "{\\rtf", "PK\x03\x04", "<?xml", "<!DOCTYPE", "<html", "Fr
 
 def of_url(kind: MediaKind, url: object) -> Media | None:
     """The media in a data: URL; None for an address elsewhere, behind which another thing may stand each time."""
-    found = _DATA.fullmatch(url) if isinstance(url, str) else None
-    if found is None or not (kind is MediaKind.FILE or found[1].startswith(f"{kind}/")):
+    data_url = _DATA.fullmatch(url) if isinstance(url, str) else None
+    if data_url is None or not (kind is MediaKind.FILE or data_url[1].startswith(f"{kind}/")):
         return None
-    return Media(kind, found[1], found[2])
+    return Media(kind, data_url[1], data_url[2])
 
 
 def of_base64(kind: MediaKind, type: object, data: object) -> Media | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from gateway.dialects.dialect import Json
 from gateway.dialects.fields import dotted, items, mapping, refuse_unknown, require_names, text
+from gateway.dialects.json_schema import TEXT, NamedSchema, Schema, named, one_of, record, some
 from gateway.dialects.media import media_part, of_url
-from gateway.dialects.openai_errors import error_body
+from gateway.dialects.openai_errors import ERROR, error_body
 from gateway.errors import BadRequest, GatewayError
 from gateway.policy.policy import Action, Decision, worst_of
 from guard_runtime.conversation import Conversation, Direction, MediaKind, Part, Path, Role, Turn
@@ -34,9 +35,36 @@ OPENAI: Mapping[str, tuple[Category, ...]] = {
 the empty ones name: they are never set, and what belongs there is flagged under a category of ours."""
 
 
+_DIRECTION: Schema = named("prompt", "response")
+_FLAGS: Schema = {"type": "object", "additionalProperties": {"type": "boolean"}}
+_PART: Schema = one_of(
+    record(("type", "text"), type=named("text"), text=TEXT),
+    record(("type", "image_url"), type=named("image_url"), image_url=record(("url",), url=TEXT)),
+)
+REQUEST: Schema = record(
+    ("input",),
+    model=TEXT,
+    input=one_of(TEXT, some(TEXT, MAX_INPUTS), some(_PART)),
+    libragate=one_of(
+        {**record(("direction",), direction=named("prompt")), "additionalProperties": False},
+        {**record(("direction",), direction=named("response"), prompt=TEXT), "additionalProperties": False},
+    ),
+)
+_RESULT: Schema = record(
+    ("flagged", "categories", "category_scores", "libragate"),
+    flagged={"type": "boolean"},
+    categories=_FLAGS,
+    category_scores={"type": "object", "additionalProperties": {"type": "number"}},
+    libragate=record(
+        ("direction", "action", "reason", "categories"), direction=_DIRECTION, action=TEXT, categories=_FLAGS
+    ),
+)
+ANSWER = NamedSchema("Moderation", record(("id", "model", "results"), id=TEXT, model=TEXT, results=some(_RESULT)))
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the guards saw in one input, and what the tenant's policy makes of it."""
+    """The guards' verdicts on one input, and the tenant's policy's decisions."""
 
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
@@ -60,6 +88,10 @@ class Moderations:
 
     name = "moderations"
     path = "/v1/moderations"
+    summary = "Texts judged by the guards that serve here"
+    request_schema = REQUEST
+    answer_schema = ANSWER
+    error_schema = ERROR
 
     def read_request(self, body: Json) -> tuple[Conversation, ...]:
         """One conversation for each input. A string is one input, a list of strings as many; a list of parts is one.
@@ -68,8 +100,8 @@ class Moderations:
         if not isinstance(body.get("model"), str | None):
             raise BadRequest("model must be a name, or left out", param="model")
         refuse_unknown(body, frozenset({"model", "input", "libragate"}), ())
-        told = _told(body.get("libragate"))
-        return tuple(told.conversation(tuple(parts)) for parts in _inputs(body.get("input")))
+        options = _options(body.get("libragate"))
+        return tuple(options.conversation(tuple(parts)) for parts in _inputs(body.get("input")))
 
     def answer(self, id: str, model: str, findings: Sequence[Finding], *, scores: bool) -> Json:
         """OpenAI's answer, with our own categories under `libragate`. Without `scores` a score says no more than its
@@ -82,7 +114,7 @@ class Moderations:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Options:
     """Which way the texts travel, and the question they answer."""
 
     direction: Direction = Direction.PROMPT
@@ -95,20 +127,20 @@ class _Told:
         return Conversation((question,)).reply(*parts)
 
 
-def _told(value: object) -> _Told:
+def _options(value: object) -> _Options:
     if value is None:
-        return _Told()
-    told = mapping(value, ("libragate",))
-    for key in told.keys() - {"direction", "prompt"}:
+        return _Options()
+    options = mapping(value, ("libragate",))
+    for key in options.keys() - {"direction", "prompt"}:
         name = dotted(("libragate", key))
-        raise BadRequest(f"{name} is not known here: there are direction and prompt", param=name)
-    direction, prompt = told.get("direction"), told.get("prompt")
+        raise BadRequest(f"{name} is an unknown field: there are direction and prompt", param=name)
+    direction, prompt = options.get("direction"), options.get("prompt")
     if direction not in tuple(Direction):
         raise BadRequest("libragate.direction must be prompt or response", param="libragate.direction")
     if not isinstance(prompt, str | None) or (prompt is not None and direction == Direction.PROMPT):
-        said = "libragate.prompt must be the text that was answered, with the direction response"
-        raise BadRequest(said, param="libragate.prompt")
-    return _Told(Direction(direction), prompt or "")
+        problem = "libragate.prompt must be the text that was answered, with the direction response"
+        raise BadRequest(problem, param="libragate.prompt")
+    return _Options(Direction(direction), prompt or "")
 
 
 def _inputs(given: object) -> Iterator[Iterator[Part]]:
@@ -129,13 +161,13 @@ def _inputs(given: object) -> Iterator[Iterator[Part]]:
 
 
 def _parts(piece: Json, path: Path) -> Iterator[Part]:
-    found = piece.get("type")
-    if found not in ("text", "image_url"):
+    part_type = piece.get("type")
+    if part_type not in ("text", "image_url"):
         name = dotted((*path, "type"))
-        raise BadRequest(f"{name} is not a part type known here (text, image_url)", param=name)
+        raise BadRequest(f"{name} must be one of text, image_url", param=name)
     require_names(piece, frozenset({"type"}), path)
-    refuse_unknown(piece, frozenset({"type", str(found)}), path)
-    if found == "image_url":
+    refuse_unknown(piece, frozenset({"type", str(part_type)}), path)
+    if part_type == "image_url":
         holder = piece.get("image_url")
         url = holder.get("url") if isinstance(holder, Mapping) and len(holder) == 1 else holder
         yield from media_part((*path, "image_url"), of_url(MediaKind.IMAGE, url))

@@ -3,7 +3,17 @@
 from typing import Any
 
 from gateway.dialects.dialect import Json, Refusal
+from gateway.dialects.json_schema import TEXT, NamedSchema, Schema, record
 from gateway.errors import GatewayError
+
+_NULLABLE: Schema = {"type": ["string", "null"]}
+ERROR = NamedSchema(
+    "Error",
+    record(
+        ("error",),
+        error=record(("message", "type", "param", "code"), message=TEXT, type=TEXT, param=_NULLABLE, code=_NULLABLE),
+    ),
+)
 
 
 def error_body(error: GatewayError) -> dict[str, Any]:

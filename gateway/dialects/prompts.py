@@ -41,8 +41,8 @@ def decoded(ids: Sequence[int], param: str, decoder: Decoder | None) -> str:
     """The text that token ids are. Raises `BadRequest` when there is no decoder, or no such token."""
     if decoder is None:
         raise BadRequest(
-            f"{param} is a list of token ids. The tokenizer of this model is not known here, so no guard could read "
-            "them. Send the text as a string.",
+            f"{param} is a list of token ids. No tokenizer is configured for this model, so they cannot be checked. "
+            "Send the text as a string.",
             param=param,
         )
     try:

@@ -57,10 +57,10 @@ class Decoder:
             if self._buffer.startswith(b"\n"):
                 del self._buffer[0]
             self._after_cr = False
-        while found := _LINE_END.search(self._buffer, self._searched):
-            line = bytes(self._buffer[: found.start()])
-            end = found.end()
-            self._after_cr = end == len(self._buffer) and found[0] == b"\r"
+        while line_end := _LINE_END.search(self._buffer, self._searched):
+            line = bytes(self._buffer[: line_end.start()])
+            end = line_end.end()
+            self._after_cr = end == len(self._buffer) and line_end[0] == b"\r"
             del self._buffer[:end]
             self._searched = 0
             yield line

@@ -1,1 +1,1 @@
-"""Guards are asked, the policy is applied, and the text is changed accordingly."""
+"""Runs the guards, applies the policy, and changes the text accordingly."""

@@ -19,7 +19,7 @@ do not tell `sexual` and `violence` apart from the rest, so these two are not cl
 
 SEVERITIES = ("safe", "low", "medium", "high")
 BANDS = (0.25, 0.5, 0.75)
-"""Risk from which on the next severity begins: few steps, so that nobody can climb along them."""
+"""Risk at which the next severity begins. Few steps, so that a caller cannot search for a threshold with them."""
 
 NOT_FILTERED: Mapping[str, Any] = {
     "error": {"code": "content_filter_error", "message": "The contents are not filtered"}
@@ -31,14 +31,14 @@ def content_filter_results(judgement: Judgement, direction: Direction) -> Mappin
     """Azure's names, then our own eight. `filtered`: the policy blocked or rewrote for this category."""
     if judgement.failures:
         return NOT_FILTERED
-    found: dict[str, Any] = {name: _graded(judgement, categories) for name, categories in AZURE.items()}
+    results: dict[str, Any] = {name: _graded(judgement, categories) for name, categories in AZURE.items()}
     if direction is Direction.PROMPT:
         attack = _graded(judgement, (Category.PROMPT_ATTACK,))
-        found["jailbreak"] = {"filtered": attack["filtered"], "detected": attack["severity"] not in ("safe", "low")}
-    found |= {str(category): _graded(judgement, (category,)) for category in CATEGORIES}
+        results["jailbreak"] = {"filtered": attack["filtered"], "detected": attack["severity"] not in ("safe", "low")}
+    results |= {str(category): _graded(judgement, (category,)) for category in CATEGORIES}
     if any(d.reason is Reason.UNREADABLE and d.action >= Action.REWRITE for d in judgement.decisions):
-        found["unreadable"] = {"filtered": True, "detected": True}
-    return found
+        results["unreadable"] = {"filtered": True, "detected": True}
+    return results
 
 
 def _graded(judgement: Judgement, categories: tuple[Category, ...]) -> dict[str, Any]:

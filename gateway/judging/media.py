@@ -1,11 +1,9 @@
-"""Pictures, sounds and files put into words by a model that sees or hears, so that the guards can judge them."""
+"""Pictures, sounds and files described in text by a model, so that the guards can judge them."""
 
 import base64
 import binascii
-import hashlib
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,11 +15,13 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.upstreams.openai import OpenAICompatible
 from gateway.upstreams.upstream import Upstream
 from guard_runtime.conversation import Conversation, Media, MediaKind, Part, Turn
+from guard_runtime.serving.bounded_lru import BoundedLRU
+from guard_runtime.serving.keyed_hash import keyed_hash
 
 log = logging.getLogger(__name__)
 
 MOST = 16
-"""Pieces of one conversation that are read; what is beyond stays unread. They are read four at a time."""
+"""Pieces of one conversation that are read, four at a time; the rest stay unread."""
 AT_ONCE = 4
 MAX_TOKENS = 4_000
 KEPT_BYTES = 16 << 20
@@ -36,7 +36,7 @@ ORDER = (
 
 
 class MediaReader(Protocol):
-    """Puts one piece of media into words."""
+    """Describes one piece of media in text."""
 
     @property
     def name(self) -> str:
@@ -68,13 +68,13 @@ class _Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Describer(_Model):
+class MediaDescriber(_Model):
     """A chat model that takes the media as part of a message."""
 
     async def words(self, media: Media) -> str:
-        said = [{"role": "system", "content": ORDER}, {"role": "user", "content": [_piece(media)]}]
-        asked = {"model": self.model, "messages": said, "max_tokens": MAX_TOKENS, "temperature": 0}
-        return _whole(await self.upstream.answer("/v1/chat/completions", asked))
+        messages = [{"role": "system", "content": ORDER}, {"role": "user", "content": [_piece(media)]}]
+        body = {"model": self.model, "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0}
+        return _whole(await self.upstream.answer("/v1/chat/completions", body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,55 +91,53 @@ class Transcriber(_Model):
         return text
 
 
-class Readers:
-    """Who reads which kind of media. What was read once is remembered, by a hash of it; what failed is tried again."""
+class MediaReaders:
+    """The reader of each kind of media. Its texts are cached by a hash of the media; what failed is tried again."""
 
     def __init__(self, readers: Mapping[MediaKind, MediaReader] | None = None, *, kept: int = KEPT_BYTES) -> None:
         self._readers = dict(readers or {})
-        self._kept = kept
-        self._size = 0
         self._secret = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, str] = OrderedDict()
+        self._cache: BoundedLRU[bytes, str] = BoundedLRU(kept, _size)
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
         return [reader.upstream for reader in self._readers.values()]
 
     async def read(self, conversation: Conversation) -> Conversation:
-        """The conversation with the media that is judged in words, as far as somebody can read it."""
+        """The conversation with text beside the media that is judged, where a reader gives one."""
         wanted = {self._key(media): media for media in map(self._unread, conversation.judged) if media is not None}
         if not wanted:
             return conversation
-        found: dict[bytes, str] = {}
+        texts: dict[bytes, str] = {}
         room = anyio.CapacityLimiter(AT_ONCE)
 
-        async def look(key: bytes, media: Media) -> None:
+        async def describe(key: bytes, media: Media) -> None:
             async with room:
-                text = await self._words(key, media)
+                text = await self._text_of(key, media)
                 if text is not None:
-                    found[key] = text
+                    texts[key] = text
 
         async with anyio.create_task_group() as tasks:
             for key, media in list(wanted.items())[:MOST]:
-                tasks.start_soon(look, key, media)
-        turns = tuple(Turn(t.role, tuple(self._in_words(part, found) for part in t.parts)) for t in conversation.turns)
+                tasks.start_soon(describe, key, media)
+        turns = tuple(Turn(t.role, tuple(self._with_text(part, texts) for part in t.parts)) for t in conversation.turns)
         return replace(conversation, turns=turns)
 
     def _unread(self, part: Part) -> Media | None:
         return part.media if part.text is None and part.media and part.media.kind in self._readers else None
 
-    def _in_words(self, part: Part, found: Mapping[bytes, str]) -> Part:
+    def _with_text(self, part: Part, texts: Mapping[bytes, str]) -> Part:
         media = self._unread(part)
-        text = found.get(self._key(media)) if media is not None else None
+        text = texts.get(self._key(media)) if media is not None else None
         if media is None or text is None:
             return part
         return replace(part, text=text, media=replace(media, read_by=self._readers[media.kind].name))
 
-    async def _words(self, key: bytes, media: Media) -> str | None:
-        """What it says and shows; None where nobody could tell."""
-        if key in self._known:
-            self._known.move_to_end(key)
-            return self._known[key]
+    async def _text_of(self, key: bytes, media: Media) -> str | None:
+        """What it says and shows; None where no reader could tell."""
+        known = self._cache.get(key)
+        if known is not None:
+            return known
         reader = self._readers[media.kind]
         if len(media.data) * 3 // 4 > reader.most_bytes:
             return None
@@ -151,21 +149,11 @@ class Readers:
             return None
         if not text or text.strip(".\"' ") == CANNOT:
             return None
-        self._keep(key, text)
+        self._cache.put(key, text)
         return text
 
-    def _keep(self, key: bytes, text: str) -> None:
-        self._known[key] = text
-        self._size += _size(text)
-        while self._size > self._kept:
-            _, oldest = self._known.popitem(last=False)
-            self._size -= _size(oldest)
-
     def _key(self, media: Media) -> bytes:
-        digest = hashlib.blake2b(key=self._secret, digest_size=24)
-        for field in (media.kind, media.type, media.data):
-            digest.update(len(field).to_bytes(8, "big") + field.encode())
-        return digest.digest()
+        return keyed_hash(self._secret, (field.encode() for field in (media.kind, media.type, media.data)))
 
 
 def _size(text: str) -> int:
@@ -194,8 +182,8 @@ def _whole(answer: Json) -> str:
     """The text of a chat answer that was not cut off, refused or filtered."""
     match answer:
         case {"choices": [{"finish_reason": "stop", "message": dict(message)}, *_]}:
-            found: Mapping[str, Any] = message
-            text = found.get("content")
-            if isinstance(text, str) and not found.get("refusal"):
+            fields: Mapping[str, Any] = message
+            text = fields.get("content")
+            if isinstance(text, str) and not fields.get("refusal"):
                 return text
     raise UpstreamError("The reader did not answer to the end.")

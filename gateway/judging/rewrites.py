@@ -1,26 +1,25 @@
-"""What is changed on the way: spans masked in a body, and the sentence said where an answer may not be."""
+"""How text is changed: spans masked in a body, and the refusal that stands in a text's place."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
-from gateway.dialects.dialect import Refusal
+from gateway.dialects.dialect import Json, Refusal
 from gateway.dialects.fields import JSON_MARK
-from gateway.judging.judge import Judgement
-from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite
+from gateway.judging.masks import masked
+from gateway.policy.policy import Action, Decision, Policy, Reason
 from gateway.strict.strict_json import NotStrict, decode
 from guard_runtime.conversation import Part, Path
 from guard_runtime.verdict import Span
 
-_MASKED = {"zh": "[已隐去:{label}]", "en": "[redacted:{label}]"}
 _UNREADABLE = {
-    "zh": "内容中有护栏无法检查的部分，因此未被放行。",
-    "en": "Part of the content cannot be read by a guard, so it was not let through.",
+    "zh": "内容中有安全检查无法读取的部分，因此未予放行。",
+    "en": "Part of the content cannot be read by the safety check, so the content was stopped.",
 }
 _OUTAGE = {
-    "zh": "护栏暂时无法检查内容，因此未被放行。请稍后再试。",
-    "en": "The guard could not look at the content, so it was not let through. Please try again later.",
+    "zh": "安全检查未能完成，因此内容未予放行。请稍后再试。",
+    "en": "The safety check could not be completed, so the content was stopped. Please try again later.",
 }
 _REFUSAL = {
     "zh": "抱歉，这个内容不符合使用规范，无法提供。",
@@ -30,39 +29,22 @@ _CASE = {"zh": "（编号 {id}）", "en": " (case {id})"}
 
 
 class CannotMask(ValueError):
-    """A span lies where no text can be put in its place (a key, a definition), or there is no span to mask."""
+    """A span lies where no text can be put in its place: a key, a definition."""
 
 
-def mask_label(label: str, language: str) -> str:
-    """What stands in a span's place: the kind of thing that was there, never a piece of it."""
-    return _MASKED.get(language, _MASKED["en"]).format(label=label)
-
-
-def masked(text: str, spans: Iterable[Span], language: str) -> str:
-    """`text` with every span replaced by its label; a stretch of spans that overlap becomes the first one's."""
-    out: list[str] = []
-    at = 0
-    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
-        if span.start >= at:
-            out += (text[at : span.start], mask_label(span.label, language))
-        at = max(at, span.end)
-    return "".join((*out, text[at:]))
-
-
-def mask_edits(judgement: Judgement, parts: Sequence[Part], language: str) -> dict[Path, str]:
-    """New text for each part in which something to be masked was found. Raises `CannotMask` when a rule asks for a
-    mask and no guard said where."""
-    wanted = {d.category for d in judgement.decisions if d.action is Action.REWRITE and d.rewrite is Rewrite.MASK}
-    spans = [span for span in judgement.spans if span.category in wanted]
-    if wanted - {span.category for span in spans}:
-        raise CannotMask("a rule says mask, and no guard said which words")
-    texts = {part.path: part.text for part in parts if part.text is not None}
-    found: dict[Path, list[Span]] = {}
+def with_masks(body: Json, spans: Iterable[Span], parts: Iterable[Part], language: str) -> Json | None:
+    """`body` with the spans masked in the parts that were judged; None where one lies in something that no text can
+    replace (a key, a definition, a picture put into words)."""
+    by_path: dict[Path, list[Span]] = {}
     for span in spans:
-        if span.path not in texts:
-            raise CannotMask("a span lies outside every part")
-        found.setdefault(span.path, []).append(span)
-    return {path: masked(texts[path], spans, language) for path, spans in found.items()}
+        by_path.setdefault(span.path, []).append(span)
+    texts = {part.path: part.text for part in parts if part.path in by_path and part.text is not None}
+    edits = {path: masked(texts[path], marked, language) for path, marked in by_path.items()}
+    try:
+        changed: Json = edited(body, edits, texts)
+    except CannotMask:
+        return None
+    return changed
 
 
 def edited(body: Any, edits: Mapping[Path, str], originals: Mapping[Path, str]) -> Any:
@@ -100,24 +82,17 @@ def _decoded(text: object) -> Any:
         raise CannotMask("a span lies in arguments that are not JSON") from exc
 
 
-def rewrite_of(judgement: Judgement) -> Rewrite:
-    """The strongest of the rewrites asked for: a safe message over asking again, asking again over a mask."""
-    order = (Rewrite.MASK, Rewrite.REGENERATE, Rewrite.SAFE_MESSAGE)
-    asked = [d.rewrite for d in judgement.decisions if d.action is Action.REWRITE and d.rewrite is not None]
-    return max(asked, key=order.index, default=Rewrite.SAFE_MESSAGE)
-
-
 def refusal(policy: Policy, decision: Decision, language: str, *, id: str, created: int = 0) -> Refusal:
     """What the caller reads: the policy's own words in the conversation's language, and the case's number. Never a
     score, a threshold, a rule or a word of the content."""
     match decision.reason:
         case Reason.GUARD_FAILURE:
-            said, code = _OUTAGE, "guard_unavailable"
-        case Reason.UNREADABLE:
-            said, code = _UNREADABLE, "content_filter"
+            texts, code = _OUTAGE, "guard_unavailable"
+        case Reason.UNREADABLE | Reason.SEALED:
+            texts, code = _UNREADABLE, "content_filter"
         case _:
-            said, code = {**_REFUSAL, **policy.refusal}, "content_filter"
-    text = said.get(language, said["en"])
+            texts, code = {**_REFUSAL, **policy.refusal}, "content_filter"
+    text = texts.get(language, texts["en"])
     if decision.action is Action.BLOCK:
         text += _CASE.get(language, _CASE["en"]).format(id=id)
     return Refusal(decision, text, id=id, created=created, code=code)

@@ -6,28 +6,28 @@ from dataclasses import replace
 from gateway.policy.sources import Trusted
 from guard_runtime.conversation import Conversation, Kind, Part, Role, Turn
 
-# Where a dialect keeps what the tenant says before anybody else does.
-_SYSTEM_FIELDS = frozenset({"messages", "input", "system", "instructions"})
 _DEFINITIONS = frozenset({Kind.TOOL_DEFINITION, Kind.SCHEMA})
 
 
-def parted(conversation: Conversation, trust: frozenset[Trusted]) -> tuple[Conversation, tuple[Part, ...]]:
-    """The conversation that is still to be judged, and the parts that the policy trusts.
+def split_trusted(
+    conversation: Conversation, trust: frozenset[Trusted], system_fields: frozenset[str]
+) -> tuple[Conversation, tuple[Part, ...]]:
+    """Splits off the parts the policy trusts: the conversation that is still to be judged, and those parts.
 
-    Only the system turns before the first other turn can be trusted, and only text in them: a system message further on
-    may have come from anywhere, as may tool results and whatever claims to be the assistant."""
+    Only the system turns before the first other turn can be trusted, and only text in the dialect's `system_fields`: a
+    system message further on may have come from anywhere, as may tool results and messages said to be the model's."""
     if not trust:
         return conversation, ()
-    trusted = tuple(_trusted(conversation, trust))
+    trusted = tuple(_trusted(conversation, trust, system_fields))
     turns = (Turn(turn.role, tuple(p for p in turn.parts if p not in trusted)) for turn in conversation.turns)
     return replace(conversation, turns=tuple(turn for turn in turns if turn.parts)), trusted
 
 
-def _trusted(conversation: Conversation, trust: frozenset[Trusted]) -> Iterator[Part]:
+def _trusted(conversation: Conversation, trust: frozenset[Trusted], system_fields: frozenset[str]) -> Iterator[Part]:
     leading = True
     for turn in conversation.turns:
         leading = leading and turn.role is Role.SYSTEM
         for part in turn.parts:
-            own = leading and part.kind is Kind.TEXT and part.path[0] in _SYSTEM_FIELDS
-            if (own and Trusted.SYSTEM in trust) or (part.kind in _DEFINITIONS and Trusted.TOOLS in trust):
+            instruction = leading and part.kind is Kind.TEXT and part.path[0] in system_fields
+            if (instruction and Trusted.SYSTEM in trust) or (part.kind in _DEFINITIONS and Trusted.TOOLS in trust):
                 yield part

@@ -1,110 +1,76 @@
 """Moderations: texts that our own guards judge under the tenant's policy. No model is asked."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 
 import anyio
-import orjson
 from starlette.responses import Response
 
-from gateway.clock import now
+from gateway.bugs import bug_place
 from gateway.dialects.moderations import Finding, Moderations
-from gateway.errors import GatewayError, GuardUnavailable
-from gateway.judging.judge import Judge, Judgement, named
-from gateway.judging.media import Readers
-from gateway.pipeline.exchange import headers_of, outcome_of
-from gateway.pipeline.record_builder import Ledger
-from gateway.records.record import Record
+from gateway.errors import GuardUnavailable
+from gateway.judging.judge import Judge, Judgement
+from gateway.judging.media import MediaReaders
+from gateway.pipeline.record_builder import RecordBuilder
+from gateway.pipeline.replies import headers_of, json_reply
+from gateway.policy.policy import Policy
+from gateway.records.record import Outcome, Record
 from gateway.tenants.tenants import Tenant
 from guard_runtime.conversation import Conversation
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 8
-"""Inputs of one request that are with the guards together, so that a hundred do not fill their queue."""
+"""Inputs of one request that the guards check together, so that a hundred do not fill their queue."""
+NO_VERDICT = "The safety check could not be completed, so there is no verdict on the input."
 
 
-@dataclass(frozen=True, slots=True)
-class Enquiry:
-    """One request for moderation, read; a conversation for each input. `started` is `clock.now()`."""
+class ModerationPipeline:
+    """Serves moderations. A guard that gives no verdict makes the reply a 503 whatever the policy says of failures: the
+    verdict is all that was asked for."""
 
-    id: str
-    tenant: Tenant
-    conversations: tuple[Conversation, ...]
-    started: float
-
-
-class Moderator:
-    """Every enquiry ends in exactly one reply and one record. A guard that gives no verdict makes it a 503 whatever the
-    policy says of failures: the verdict is all that was asked for."""
-
-    def __init__(self, judge: Judge, dialect: Moderations, write: Callable[[Record], None], readers: Readers) -> None:
+    def __init__(
+        self, judge: Judge, dialect: Moderations, write: Callable[[Record], None], readers: MediaReaders
+    ) -> None:
         self._judge = judge
         self._readers = readers
         self._dialect = dialect
         self._write = write
 
-    async def serve(self, enquiry: Enquiry) -> Response:
-        ledger = Ledger()
-        read = [await self._readers.read(conversation) for conversation in enquiry.conversations]
-        enquiry = replace(enquiry, conversations=tuple(read))
-        for conversation in enquiry.conversations:
-            ledger.saw(conversation.direction, conversation.judged)
-        judgements: list[Judgement] = []
-        try:
-            judgements = await self._judged(enquiry)
-        except ExceptionGroup as bugs:
-            log.error("a guard failed: %s", named(bugs))
+    async def serve(self, tenant: Tenant, inputs: Sequence[Conversation], builder: RecordBuilder) -> Response:
+        """The verdicts, in the order of the inputs. Raises `GuardUnavailable`."""
+        policy, guard = tenant.policy, self._judge.version
+        builder.admit(tenant, guard)
+        inputs = [await self._readers.read(conversation) for conversation in inputs]
+        builder.prompt(*inputs)
+        for conversation in inputs:
+            builder.saw(conversation.direction, conversation.judged)
+        judgements = await self._judged(policy, inputs)
         for judgement in judgements:
-            ledger.judged(judgement)
-        if not judgements or any(judgement.failures for judgement in judgements):
-            error = GuardUnavailable("A guard could not look at the input, so there is no verdict on it.")
-            self._record(enquiry, ledger, outcome_of(error), error)
-            return self._reply(enquiry, self._dialect.error(error), error.status, dict(error.headers))
-        findings = [Finding(found.verdicts, found.decisions, found.decision.direction) for found in judgements]
-        scores = enquiry.tenant.policy.expose_scores
-        answer = self._dialect.answer(enquiry.id, self._judge.version, findings, scores=scores)
-        self._record(enquiry, ledger, "moderated")
+            builder.judged(judgement)
+        if any(judgement.failures for judgement in judgements):
+            raise GuardUnavailable(NO_VERDICT)
+        findings = [Finding(one.verdicts, one.decisions, one.decision.direction) for one in judgements]
+        answer = self._dialect.answer(builder.id, guard, findings, scores=policy.expose_scores)
         worst = max(judgements, key=lambda judgement: judgement.decision.severity)
-        policy, guard = enquiry.tenant.policy, self._judge.version
-        return self._reply(enquiry, answer, 200, headers_of(enquiry.id, policy, guard, worst))
+        reply = json_reply(answer, 200, headers_of(builder.id, policy, guard, worst))
+        self._write(builder.build(Outcome.MODERATED, 200))
+        return reply
 
-    async def _judged(self, enquiry: Enquiry) -> list[Judgement]:
-        """A judgement for each input, in their order."""
-        found: dict[int, Judgement] = {}
+    async def _judged(self, policy: Policy, inputs: Sequence[Conversation]) -> list[Judgement]:
+        """A judgement for each input, in their order. Raises `GuardUnavailable` for a bug in a guard."""
+        judgements: dict[int, Judgement] = {}
         room = anyio.CapacityLimiter(AT_ONCE)
 
-        async def look(number: int, conversation: Conversation) -> None:
+        async def judge(number: int, conversation: Conversation) -> None:
             async with room:
-                found[number] = await self._judge.judge(enquiry.tenant.policy, conversation)
+                judgements[number] = await self._judge.judge(policy, conversation)
 
-        async with anyio.create_task_group() as tasks:
-            for number, conversation in enumerate(enquiry.conversations):
-                tasks.start_soon(look, number, conversation)
-        return [found[number] for number in range(len(enquiry.conversations))]
-
-    def _record(self, enquiry: Enquiry, ledger: Ledger, outcome: str, error: GatewayError | None = None) -> None:
-        ledger.spend("total", now() - enquiry.started)
-        policy = enquiry.tenant.policy
-        texts = [part.text for conversation in enquiry.conversations for part in conversation.judged if part.text]
-        self._write(
-            Record(
-                id=enquiry.id,
-                outcome=outcome,
-                status=error.status if error else 200,
-                dialect=self._dialect.name,
-                tenant=enquiry.tenant.id,
-                policy=policy.hash,
-                guard=self._judge.version,
-                judgements=tuple(ledger.judgements),
-                read=tuple(ledger.read),
-                seconds=ledger.seconds,
-                error=error.code if error else None,
-                text={"prompt": texts} if policy.record_text else None,
-            )
-        )
-
-    def _reply(self, enquiry: Enquiry, body: object, status: int, headers: dict[str, str]) -> Response:
-        stamp = headers_of(enquiry.id, enquiry.tenant.policy, self._judge.version, None)
-        return Response(orjson.dumps(body), status, {**stamp, **headers}, "application/json")
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number, conversation in enumerate(inputs):
+                    tasks.start_soon(judge, number, conversation)
+        except ExceptionGroup as bugs:
+            log.error("a guard failed: %s", bug_place(bugs))
+            raise GuardUnavailable(NO_VERDICT) from None
+        return [judgements[number] for number in range(len(inputs))]

@@ -6,11 +6,12 @@ from itertools import product
 from pathlib import Path
 
 from gateway.policy.policy import Action, Policy
-from gateway.policy.schema import POINTS, PolicyFile, RuleFile, rule_keys
+from gateway.policy.schema import PolicyFile, RuleFile, rule_keys
 from gateway.strict import strict_yaml
 from gateway.strict.messages import check, suggestion
 from gateway.strict.strict_yaml import Keys, Mistake, Place, YamlFile
 from guard_runtime.conversation import Direction
+from guard_runtime.guard import POINTS
 from guard_runtime.verdict import CATEGORIES
 
 Files = Mapping[str, YamlFile]
@@ -46,10 +47,10 @@ def load_policies(folder: Path, *, needed: bool = True) -> PolicyFolder:
     for name in sorted(shipped.keys() & own.keys()):
         path = Path(own[name].name)
         mistakes.append(_blamed(path, f"{name} is the name of a preset", "give the policy another name"))
-    policies, found = _sound({**own, **shipped})
+    policies, in_files = _sound({**own, **shipped})
     presets = {name: policy for name, policy in policies.items() if name in shipped}
     policies = {name: policy for name, policy in policies.items() if name not in shipped}
-    return PolicyFolder(policies, frozenset(own), (*mistakes, *found), presets)
+    return PolicyFolder(policies, frozenset(own), (*mistakes, *in_files), presets)
 
 
 def _sound(files: Files) -> tuple[dict[str, Policy], list[Mistake]]:
@@ -58,8 +59,8 @@ def _sound(files: Files) -> tuple[dict[str, Policy], list[Mistake]]:
     mistakes: list[Mistake] = []
     for lineage in sorted((_lineage(name, files) for name in files), key=len):
         whole = all(parent in policies for parent in lineage[1:])
-        found, policy = _draft(lineage, files, whole=whole)
-        mistakes.extend(found)
+        in_file, policy = _draft(lineage, files, whole=whole)
+        mistakes.extend(in_file)
         if policy is not None:
             policies[lineage[0]] = policy
     return policies, mistakes
@@ -96,7 +97,7 @@ def _draft(lineage: tuple[str, ...], files: Files, *, whole: bool) -> tuple[tupl
     checked = check(PolicyFile, file)
     mistakes = [*file.mistakes, *_broken(lineage, files), *checked.mistakes]
     if whole and checked.content is not None:
-        sense = _Sense(checked.content, file, extends=bool(parents))
+        sense = _RuleCheck(checked.content, file, extends=bool(parents))
         mistakes.extend(mistake for mistake in sense.mistakes() if not checked.touches(mistake.keys))
     if mistakes or not whole or checked.content is None:
         return tuple(mistakes), None
@@ -120,7 +121,7 @@ def _broken(lineage: tuple[str, ...], files: Files) -> Iterator[Mistake]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sense:
+class _RuleCheck:
     """Looks for what each value alone does not show. `file` has the parents under it."""
 
     content: PolicyFile

@@ -6,11 +6,15 @@ from enum import IntEnum, StrEnum
 
 from gateway.policy.sources import BALANCED, Sources, Treatment
 from guard_runtime.conversation import Direction, Source
-from guard_runtime.guard import OperatingPoints
+from guard_runtime.guard import BALANCED as BALANCED_POINT
+from guard_runtime.guard import PERMISSIVE, OperatingPoints
 from guard_runtime.verdict import Category, Place, Verdict
 
-PERMISSIVE = "permissive"
-"""The operating point for text that is judged for grave harm only."""
+OWN_TEXT = {
+    Source.SYSTEM: "the leading system prompt decided: sources.system in the policy says what it is judged for",
+    Source.TOOL_DEFINITION: "a tool definition decided: sources.tools in the policy says what they are judged for",
+}
+"""Text that the tenant wrote itself, and where a policy says what it is judged for."""
 
 
 class Action(IntEnum):
@@ -37,6 +41,7 @@ class Reason(StrEnum):
     RULE = "rule"
     GUARD_FAILURE = "guard_failure"
     UNREADABLE = "unreadable"
+    SEALED = "sealed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def point(points: OperatingPoints, name: str, direction: Direction, category: Ca
     known = points.get(name, {}).get(direction, {}).get(category)
     if known is not None:
         return known
-    return (1 + point(points, "balanced", direction, category)) / 2 if name == PERMISSIVE else 0.5
+    return (1 + point(points, BALANCED_POINT, direction, category)) / 2 if name == PERMISSIVE else 0.5
 
 
 class StreamMode(StrEnum):
@@ -90,6 +95,7 @@ class DirectionPolicy:
     rules: Mapping[Category, tuple[Rule, ...]] = field(default_factory=dict)
     on_guard_failure: Action = Action.BLOCK
     on_unreadable: Action = Action.BLOCK
+    on_sealed: Action = Action.LOG
 
 
 class OnBlock(StrEnum):
@@ -112,6 +118,8 @@ class Policy:
     record_text: bool = False
     expose_scores: bool = False
     annotations: bool = False
+    drop_unknown: bool = True
+    passed_fields: frozenset[str] = frozenset()
     sources: Sources = BALANCED
     stream: StreamSettings = field(default_factory=StreamSettings)
 
@@ -167,16 +175,16 @@ def decide(
 ) -> tuple[Decision, ...]:
     """What one guard's verdict means under one policy: for each category the most severe rule that fires, on the text
     of whichever source. `sources` says what the text of each source is judged for."""
-    readings = tuple(_readings(verdict, sources, direction))
+    read = tuple(readings(verdict, sources, direction))
     return tuple(
         worst_of(fired, direction)
         for category, rules in policy.rules.items()
-        if (fired := [d for r in readings for d in _fired(rules, category, r, points)])
+        if (fired := [d for r in read for d in _fired(rules, category, r, points)])
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class Reading:
     """The scores of one source's text, and what it is judged for. `source` is None where a guard does not tell the
     sources apart: then all of it is judged as what the user says."""
 
@@ -203,16 +211,17 @@ class _Reading:
                 return rule.threshold(points, self.direction, category)
 
 
-def _readings(verdict: Verdict, sources: Sources, direction: Direction) -> Iterable[_Reading]:
+def readings(verdict: Verdict, sources: Sources, direction: Direction) -> Iterable[Reading]:
+    """A verdict as a policy reads it: the text of each source, judged for what the policy says."""
     if not verdict.sources:
-        yield _Reading(verdict, direction, verdict.scores)
+        yield Reading(verdict, direction, verdict.scores)
     for read in verdict.sources:
         treatment = Treatment.ALL if direction is Direction.RESPONSE else sources.treatment(read.source)
-        yield _Reading(verdict, direction, read.scores, treatment, read.source, read.places)
+        yield Reading(verdict, direction, read.scores, treatment, read.source, read.places)
 
 
 def _fired(
-    rules: tuple[Rule, ...], category: Category, reading: _Reading, points: OperatingPoints
+    rules: tuple[Rule, ...], category: Category, reading: Reading, points: OperatingPoints
 ) -> Iterable[Decision]:
     """The most severe rule that fires on this text, or nothing."""
     score = reading.scores[category]
@@ -231,6 +240,7 @@ def _fired(
             rewrite=rule.rewrite if rule.action is Action.REWRITE else None,
             guard=reading.verdict.guard,
             place=rule.place,
+            detail=OWN_TEXT.get(reading.source, "") if reading.source is not None else "",
             source=reading.source,
             window=reading.windows.get(category),
         )

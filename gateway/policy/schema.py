@@ -22,10 +22,8 @@ from gateway.policy.sources import BlockedTurn, History, Sources, Treatment
 from gateway.strict.messages import complaint, shown, suggestion
 from gateway.strict.strict_yaml import Keys
 from guard_runtime.conversation import Direction
+from guard_runtime.guard import POINTS
 from guard_runtime.verdict import CATEGORIES, Category
-
-POINTS = ("strict", "balanced", "permissive")
-"""The operating points a guard is measured at, from the lowest threshold to the highest: `strict` stops most."""
 
 _STREAM = StreamSettings()
 
@@ -60,6 +58,9 @@ Threshold = Annotated[
     PlainValidator(_threshold),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"enum": list(POINTS)}]}),
 ]
+
+
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 
 
 class _File(BaseModel):
@@ -117,6 +118,11 @@ class RegenerateFile(_File):
 class FailureFile(_File):
     prompt: FailureAction = "block"
     response: FailureAction = "block"
+
+
+class SealedFile(_File):
+    prompt: FailureAction = "log"
+    response: FailureAction = "log"
 
 
 class StreamFile(_File):
@@ -211,6 +217,20 @@ class PolicyFile(_File):
     on_unreadable: FailureFile = Field(
         default=FailureFile(), description="有护栏读不了的内容时。When a part cannot be read."
     )
+    on_sealed: SealedFile = Field(
+        default=SealedFile(),
+        description="只有模型厂商能解开的内容（如加密的思考）。What only the provider can read.",
+    )
+    on_unknown_answer_field: Literal["drop", "block"] = Field(
+        default="drop",
+        description="回答里不认识的字段：drop 去掉，block 按 on_unreadable 处置。An unknown field of an answer.",
+    )
+    pass_fields: list[FieldName] = Field(
+        default=[],
+        alias="pass",
+        max_length=64,
+        description="回答里这些字段不经检查就放行。Fields of an answer that are let through unread.",
+    )
     rules: RulesFile = Field(default=RulesFile(), description="八类，每类两个方向。Eight categories, two directions.")
     stream: StreamFile = Field(default=StreamFile(), description="流式回答。Streamed answers.")
 
@@ -232,6 +252,8 @@ class PolicyFile(_File):
             record_text=self.record_text,
             expose_scores=self.expose_scores,
             annotations=self.annotations,
+            drop_unknown=self.on_unknown_answer_field == "drop",
+            passed_fields=frozenset(self.pass_fields),
             sources=self._sources(),
             stream=StreamSettings(**self.stream.model_dump() | {"mode": StreamMode(self.stream.mode)}),
         )
@@ -258,6 +280,7 @@ class PolicyFile(_File):
             rules,
             on_guard_failure=Action[getattr(self.on_guard_failure, direction).upper()],
             on_unreadable=Action[getattr(self.on_unreadable, direction).upper()],
+            on_sealed=Action[getattr(self.on_sealed, direction).upper()],
         )
 
 

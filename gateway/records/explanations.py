@@ -1,4 +1,4 @@
-"""Why guards said what they said: asked for the audit log, when an exchange is over, and nobody waits for it."""
+"""Explanations of verdicts for the audit log, written in the background after a request is over."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -6,30 +6,31 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from gateway.records.record import Analysis, Auditor, Record
+from gateway.records.record import Explanation, ExplanationSink, Record
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.guard import ExplainingGuard
 
 MOST_WAITING = 64
-"""Analyses that wait to be written."""
+"""Records that wait to be explained."""
 
 
-class Analyst:
-    """A sink that asks guards why, for the audit log: of exchanges on which the policy acted, when they are over, and
-    only where it records text. Nobody waits for it. `MOST_WAITING` wait; beyond that they are dropped and counted."""
+class ExplanationWorker:
+    """A sink that asks guards for explanations, for the audit log: of requests on which the policy acted, once they are
+    over, and only where the policy records text. No request waits for it. Beyond `most` waiting records, further ones
+    are dropped and counted."""
 
     name = "analysis"
 
     def __init__(
         self,
         guards: Sequence[ExplainingGuard],
-        auditors: Sequence[Auditor],
+        sinks: Sequence[ExplanationSink],
         *,
         most: int = MOST_WAITING,
         seconds: float = 300,
     ) -> None:
         self._guards = tuple(guards)
-        self._auditors = tuple(auditors)
+        self._sinks = tuple(sinks)
         self._most = most
         self._seconds = seconds
         self._waiting: deque[Record] = deque()
@@ -37,7 +38,7 @@ class Analyst:
         self._counts = dict.fromkeys(("explained", "silent", "failed", "dropped"), 0)
 
     def counts(self) -> Mapping[str, int]:
-        """For the metrics: exchanges dropped, and what came of each guard's asking."""
+        """For the metrics: records dropped, and what each guard that was asked answered."""
         return dict(self._counts)
 
     def write(self, record: Record) -> None:
@@ -51,7 +52,7 @@ class Analyst:
         self._wake.set()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Analyst"]:
+    async def running(self) -> AsyncIterator["ExplanationWorker"]:
         """Works while it is open; what still waits at its end is lost, so that a shutdown waits for nothing either."""
         async with anyio.create_task_group() as tasks:
             if self._guards:
@@ -77,16 +78,16 @@ class Analyst:
             self._counts["failed"] += 1
             return
         self._counts["explained" if text else "silent"] += 1
-        analysis = Analysis(record.id, record.tenant, guard.name, conversation.direction, text)
-        for auditor in self._auditors if text else ():
-            auditor.explained(analysis)
+        explanation = Explanation(record.id, record.tenant, guard.name, conversation.direction, text)
+        for sink in self._sinks if text else ():
+            sink.explained(explanation)
 
 
 def _recorded(record: Record) -> Conversation:
     """What the worst decision was about, from the text that was recorded."""
     text = record.text or {}
-    asked = Turn(Role.USER, tuple(Part(("prompt", n), said) for n, said in enumerate(text.get("prompt", ()))))
-    prompt = Conversation((asked,))
+    question = Turn(Role.USER, tuple(Part(("prompt", n), piece) for n, piece in enumerate(text.get("prompt", ()))))
+    prompt = Conversation((question,))
     if record.decision is None or record.decision.direction is Direction.PROMPT:
         return prompt
-    return prompt.reply(*(Part(("response", n), said) for n, said in enumerate(text.get("response", ()))))
+    return prompt.reply(*(Part(("response", n), piece) for n, piece in enumerate(text.get("response", ()))))

@@ -1,42 +1,67 @@
-"""Where records go: one JSON line per exchange, without a word of content; and, apart, what guards say of theirs."""
+"""The record of a request, and the sinks that write it: one JSON line each, without any content."""
 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 import orjson
 import structlog
 
+from gateway.dialects.fields import dotted
 from gateway.judging.judge import Judgement
+from gateway.judging.prompt import Seen
 from gateway.policy.policy import Decision, Reason
+from gateway.records.stream_stats import StreamStats
 from guard_runtime.conversation import Direction
 from guard_runtime.verdict import Coverage
 
 
+class Outcome(StrEnum):
+    """How a request ended. It is decided where the reply is decided; the record repeats it. BLOCKED was refused by the
+    policy, GUARD_UNAVAILABLE could not be checked, UPSTREAM_... is the provider's failure, REFUSED the caller's
+    mistake, FAILED a bug, SHUT_DOWN the server was told to stop."""
+
+    ALLOWED = "allowed"
+    REWRITTEN = "rewritten"
+    BLOCKED = "blocked"
+    MODERATED = "moderated"
+    REFUSED = "refused"
+    GUARD_UNAVAILABLE = "guard_unavailable"
+    UPSTREAM_FAILED = "upstream_failed"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    CLIENT_LEFT = "client_left"
+    SHUT_DOWN = "shut_down"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One piece of content: where it stood, of what kind, how long, and whether it was `scanned`, `trusted` by the
-    policy, or `unread`."""
+    """One piece of content: where it stood, of what kind, how long. `reader` is the model that put media into words."""
 
     direction: Direction
     place: str
     kind: str
     characters: int
-    how: str
+    seen: Seen
+    reader: str = ""
+
+    def line(self) -> list[str | int]:
+        seen = f"read by {self.reader}" if self.reader else str(self.seen)
+        return [str(self.direction), self.place, self.kind, self.characters, seen]
 
 
 MOST_READ = 200
-"""Pieces a record names one by one; of the rest it gives the number."""
+"""Pieces that a record lists one by one; the rest are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything that is remembered of one request. `outcome` tells refused by policy (`blocked`) from could not look
-    (`guard_unavailable`) from the provider's failure (`upstream_failed`) from a request that was wrong (`refused`)."""
+    """Everything that is kept about one request. `stats` is there for a streamed answer."""
 
     id: str
-    outcome: str
+    outcome: Outcome
     status: int
     dialect: str
     tenant: str | None = None
@@ -48,10 +73,11 @@ class Record:
     read: tuple[Read, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
-    characters: Mapping[str, int] = field(default_factory=dict)
+    stats: StreamStats | None = None
     error: str | None = None
     detail: str = ""
     text: Mapping[str, Any] | None = None
+    dropped_fields: tuple[str, ...] = ()
 
     @property
     def decision(self) -> Decision | None:
@@ -64,7 +90,7 @@ class Record:
         decision = self.decision
         return {
             "id": self.id,
-            "outcome": self.outcome,
+            "outcome": str(self.outcome),
             "status": self.status,
             "tenant": self.tenant,
             "model": self.model,
@@ -73,15 +99,16 @@ class Record:
             "action": decision.action.name.lower() if decision else None,
             "policy": self.policy,
             "guard": self.guard,
-            "decisions": [_said(d) for _, judgement in self.judgements for d in _fired(judgement)],
+            "decisions": [_decision_line(d) for _, judgement in self.judgements for d in _fired(judgement)],
             "risk": {str(direction): _risk(self.judgements, direction) for direction in Direction},
             "coverage": {str(direction): _coverage(self.judgements, direction) for direction in Direction},
-            "read": [_piece(read) for read in self.read[:MOST_READ]],
+            "read": [read.line() for read in self.read[:MOST_READ]],
             "read_more": max(0, len(self.read) - MOST_READ),
             "unread": _unread(self.judgements),
+            **({"dropped_fields": list(self.dropped_fields)} if self.dropped_fields else {}),
             "failures": [failure for _, judgement in self.judgements for failure in judgement.failures],
             "tokens": dict(self.tokens),
-            "characters": dict(self.characters),
+            "characters": self.stats.line() if self.stats is not None else {},
             "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
             **({"error": self.error} if self.error else {}),
             **({"detail": self.detail} if self.detail else {}),
@@ -93,7 +120,18 @@ def _fired(judgement: Judgement) -> tuple[Decision, ...]:
     return tuple(decision for decision in judgement.decisions if decision.action or decision.score is not None)
 
 
-def _said(decision: Decision) -> dict[str, Any]:
+def decided_by(decision: Decision, *, scores: bool = True) -> dict[str, Any]:
+    """Which text decided: what it is, which part of the body, which of its characters; with `scores` also how the
+    score was corrected for the number of windows. Nothing for guards that do not say."""
+    window = decision.window
+    if window is None or decision.source is None:
+        return {}
+    place = {"source": str(decision.source), "part": dotted(window.path), "characters": [window.start, window.end]}
+    corrected = {"raw": round(window.raw, 4), "correction": round(window.correction, 4)} if scores else {}
+    return {"decided_by": place | corrected}
+
+
+def _decision_line(decision: Decision) -> dict[str, Any]:
     margin = decision.margin
     return {
         "direction": str(decision.direction),
@@ -106,26 +144,26 @@ def _said(decision: Decision) -> dict[str, Any]:
         "rewrite": decision.rewrite,
         "guard": decision.guard,
         "rule": decision.place or None,
+        **decided_by(decision),
         **({"detail": decision.detail} if decision.detail else {}),
     }
 
 
-def _piece(read: Read) -> list[str | int]:
-    return [str(read.direction), read.place, read.kind, read.characters, read.how]
+_UNREAD_RULES = {Reason.UNREADABLE: "on_unreadable", Reason.SEALED: "on_sealed"}
 
 
 def _unread(judgements: tuple[tuple[Direction, Judgement], ...]) -> list[dict[str, Any]]:
-    """What no guard looked at, and what the policy said about it."""
+    """What no guard read, and what the policy says about that."""
     return [
         {
             "direction": str(direction),
             "what": decision.detail,
-            "rule": f"on_unreadable.{direction}",
+            "rule": f"{_UNREAD_RULES[decision.reason]}.{direction}",
             "action": decision.action.name.lower(),
         }
         for direction, judgement in judgements
         for decision in judgement.decisions
-        if decision.reason is Reason.UNREADABLE
+        if decision.reason in _UNREAD_RULES
     ]
 
 
@@ -135,7 +173,7 @@ def _risk(judgements: tuple[tuple[Direction, Judgement], ...], direction: Direct
 
 
 def _coverage(judgements: tuple[tuple[Direction, Judgement], ...], direction: Direction) -> list[dict[str, Any]]:
-    """Per guard: what it scanned, and what it did not."""
+    """Per guard: what it read, and what it did not."""
     totals: dict[str, Coverage] = {}
     for toward, judgement in judgements:
         for verdict in judgement.verdicts if toward is direction else ():
@@ -175,28 +213,27 @@ class LogSink:
     def write(self, record: Record) -> None:
         self._log.msg("exchange", **record.line())
 
-    def explained(self, analysis: "Analysis") -> None:
-        self._log.msg("analysis", **analysis.line())
+    def explained(self, explanation: "Explanation") -> None:
+        self._log.msg("analysis", **explanation.line())
 
 
 class MemorySink:
-    """Keeps what it is given: the scripted twin, for tests."""
+    """Keeps records in memory, for tests."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.analyses: list[Analysis] = []
+        self.explanations: list[Explanation] = []
 
     def write(self, record: Record) -> None:
         self.records.append(record)
 
-    def explained(self, analysis: "Analysis") -> None:
-        self.analyses.append(analysis)
+    def explained(self, explanation: "Explanation") -> None:
+        self.explanations.append(explanation)
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
-    """Why a guard thinks what it thinks of one exchange's prompt or answer, in its own words. It is made from content:
-    it quotes."""
+class Explanation:
+    """Why a guard judged a prompt or an answer as it did, in the guard's own words. It may quote content."""
 
     id: str
     tenant: str | None
@@ -216,10 +253,10 @@ class Analysis:
 
 
 @runtime_checkable
-class Auditor(Protocol):
-    """A sink that takes analyses too."""
+class ExplanationSink(Protocol):
+    """A sink that takes explanations too."""
 
-    def explained(self, analysis: Analysis) -> None: ...
+    def explained(self, explanation: Explanation) -> None: ...
 
 
 def _dumps(value: object, **_: object) -> bytes:

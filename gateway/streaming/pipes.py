@@ -1,4 +1,4 @@
-"""The two ends of a relayed stream: the inbox that holds the upstream back, and the caller who may be slow or gone."""
+"""Back-pressure on both sides of a stream: a bounded buffer for upstream events and a writer for the client."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,28 +11,29 @@ from gateway.dialects.dialect import Event
 from gateway.dialects.sse import encode
 from gateway.errors import UpstreamError
 
-INBOX_EVENTS = 256
-INBOX_BYTES = 65_536
+BUFFER_EVENTS = 256
+BUFFER_BYTES = 65_536
 
 
 Change = Callable[[Sequence[Event]], Sequence[Event]]
 
 
-class Caller:
-    """The caller's side of the response. `write` starts it when there is something to say, and notices that nobody is
-    there: `patience` is how long (seconds) a write may take. `change` has the last word on every event."""
+class ClientWriter:
+    """Writes the response. It starts with the first bytes, and notices a client that is gone: `timeout` is how long
+    (seconds) a write may take. `change` is applied to every event last."""
 
-    def __init__(self, send: Send, start: Message, patience: float, change: Change | None = None) -> None:
+    def __init__(self, send: Send, start: Message, timeout: float, change: Change | None = None) -> None:
         self._send = send
         self._change: Change = change or list
         self._start = start
-        self._patience = patience
+        self._timeout = timeout
         self.started = False
         self.finished = False
         self.gone = False
         self.wrote_at = anyio.current_time()
 
-    async def say(self, events: Sequence[Event]) -> bool:
+    async def send(self, events: Sequence[Event]) -> bool:
+        """Whether the client was still there."""
         return await self.write(self._encoded(events))
 
     async def write(self, body: bytes) -> bool:
@@ -49,24 +50,24 @@ class Caller:
         if self.gone:
             return False
         try:
-            with anyio.fail_after(self._patience):
+            with anyio.fail_after(self._timeout):
                 if not self.started:
                     await self._send(self._start)
                     self.started = True  # only now: a send that is cancelled while it waits for room has sent nothing
                 await self._send(message)
-        except OSError:  # the server says so (ASGI), or TimeoutError
+        except OSError:  # raised by the server for a closed connection (ASGI); TimeoutError is one too
             self.gone = True
         self.wrote_at = anyio.current_time()
         return not self.gone
 
 
-class Bell:
-    """Wakes whoever waits: something has happened."""
+class Wakeup:
+    """Wakes the task that waits, because something has changed."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         self._event.set()
 
     async def wait(self, until: float) -> None:
@@ -75,12 +76,12 @@ class Bell:
         self._event = anyio.Event()
 
 
-class Inbox:
-    """What the upstream has sent and the gate has not taken. When it is full, in events or in bytes, the reader waits,
-    and with it the upstream's socket. One event always fits."""
+class UpstreamBuffer:
+    """Events that the upstream has sent and the gate has not taken. When it is full, in events or in bytes, the reader
+    waits, and with it the upstream's socket. One event always fits."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
         self._events: deque[tuple[Event, int]] = deque()
         self._size = 0
         self._room = anyio.Event()
@@ -94,15 +95,15 @@ class Inbox:
     async def put(self, event: Event) -> None:
         """Raises `UpstreamError` for an event that cannot be written as one. What comes after the end is dropped."""
         size = len(encode(event))
-        while self._events and (len(self._events) >= INBOX_EVENTS or self._size + size > INBOX_BYTES):
+        while self._events and (len(self._events) >= BUFFER_EVENTS or self._size + size > BUFFER_BYTES):
             self._room = anyio.Event()
             await self._room.wait()
         if self.ended:
-            await anyio.lowlevel.checkpoint()  # its reader has been cancelled, and learns it here
+            await anyio.lowlevel.checkpoint()  # the reader was cancelled: the checkpoint raises it here
             return
         self._events.append((event, size))
         self._size += size
-        self._bell.ring()
+        self._wakeup.notify()
 
     def take(self) -> tuple[Event, int]:
         event, size = self._events.popleft()
@@ -112,10 +113,10 @@ class Inbox:
         return event, size
 
     def end(self, error: UpstreamError | None, *, discard: bool = False) -> None:
-        """Nothing more comes. `discard`: what is here does not count either."""
+        """Nothing more comes. `discard`: the events that are still here are dropped."""
         if discard:
             self._events.clear()
             self._size = 0
         self.error = self.error or error
         self.ended = True
-        self._bell.ring()
+        self._wakeup.notify()

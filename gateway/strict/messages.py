@@ -85,10 +85,10 @@ def check(model: type[M], file: YamlFile, environment: Mapping[str, str] | None 
         try:
             return Checked(model.model_validate(data, context=environment), mistakes, tuple(cut))
         except ValidationError as exc:
-            found = exc.errors(include_url=False)
+            errors = exc.errors(include_url=False)
         if not cut:
-            mistakes = tuple(_mistakes(found, model, file))
-        for keys in {_cuttable(details, data) for details in found}:
+            mistakes = tuple(_mistakes(errors, model, file))
+        for keys in {_cuttable(details, data) for details in errors}:
             if not keys:
                 return Checked(None, mistakes)
             cut.append(keys)
@@ -111,11 +111,11 @@ def _without(data: object, keys: Keys) -> object:
     return data | {keys[0]: _without(data[keys[0]], keys[1:])}
 
 
-def _mistakes(found: Iterable[ErrorDetails], model: type[BaseModel], file: YamlFile) -> Iterator[Mistake]:
+def _mistakes(errors: Iterable[ErrorDetails], model: type[BaseModel], file: YamlFile) -> Iterator[Mistake]:
     """A place that YAML's own rules already blame is not blamed again."""
     blamed = {mistake.place for mistake in file.mistakes}
     schema = model.model_json_schema()
-    for details in islice(found, MAX_MISTAKES):
+    for details in islice(errors, MAX_MISTAKES):
         keys = _keys(details["loc"], file.data)
         place = _place(details, keys, file)
         if place not in blamed:
@@ -126,9 +126,9 @@ def _keys(loc: Keys, data: object) -> Keys:
     """pydantic's path without the steps that are not in the file: the tag of a union, and "[key]"."""
     keys: list[str | int] = []
     for index, step in enumerate(loc):
-        found = dict(enumerate(data)) if isinstance(data, list) else data
-        if isinstance(found, dict) and step in found:
-            data = found[step]
+        children = dict(enumerate(data)) if isinstance(data, list) else data
+        if isinstance(children, dict) and step in children:
+            data = children[step]
             keys.append(step)
         elif index == len(loc) - 1 and step != "[key]":
             keys.append(step)

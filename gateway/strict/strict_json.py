@@ -3,10 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import orjson
+
+Json = Mapping[str, Any]
+"""A JSON object that has been read; nothing changes it in place."""
 
 _CONSTANT = re.compile(r'"([^"\\]{1,64})"\s*:\s*\[?\s*(-?Infinity|NaN)\b')
 
@@ -49,14 +52,14 @@ def flattened(data: str) -> list[Any]:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise DuplicateKey(key)
             seen.add(key)
-    return found
+    return members
 
 
 def _finite(text: str) -> float:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -50,11 +50,16 @@ class Tenants:
         """Each tenant once, however many keys it has."""
         return iter({tenant.id: tenant for _, tenant in self._found.values()}.values())
 
+    @property
+    def hashes(self) -> Iterable[str]:
+        """Of the keys, as config.yaml holds them."""
+        return self._found.keys()
+
     def find(self, key: str) -> Tenant:
         """Raises `UnknownKey`, in the same words whatever is wrong with the key."""
-        asked = hashed(key, self._pepper)
-        held, tenant = self._found.get(asked, ("", None))
-        if tenant is None or not hmac.compare_digest(held, asked):
+        key_hash = hashed(key, self._pepper)
+        held, tenant = self._found.get(key_hash, ("", None))
+        if tenant is None or not hmac.compare_digest(held, key_hash):
             raise UnknownKey("The API key is not known here.")
         return tenant
 
@@ -104,7 +109,7 @@ def bearer(authorization: Sequence[str]) -> str:
         raise UnknownKey("There is no API key. Send it as a header: Authorization: Bearer KEY")
     if len(authorization) > 1:
         raise UnknownKey("There is more than one Authorization header. Send one.")
-    found = _BEARER.fullmatch(authorization[0]) if len(authorization[0]) <= MAX_KEY + len("Bearer  ") else None
-    if found is None:
+    bearer = _BEARER.fullmatch(authorization[0]) if len(authorization[0]) <= MAX_KEY + len("Bearer  ") else None
+    if bearer is None:
         raise UnknownKey("The Authorization header is not of the form: Bearer KEY")
-    return found[1]
+    return bearer[1]

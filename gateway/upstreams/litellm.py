@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import BadRequest, ConfigError, UpstreamError, UpstreamTimeout
-from gateway.upstreams.boundary import provider_error, refuse_forbidden
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 CHAT = "/v1/chat/completions"
 
@@ -136,11 +136,11 @@ class LiteLLM:
         finally:
             self._litellm = None
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         return _plain(await self._asked(path, body, stream=False))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
         chunks = await self._asked(path, body, stream=True)
         events = self._events(aiter(chunks))
         try:
@@ -216,7 +216,6 @@ def _fields(path: str, body: Json) -> Json:
     """The body as arguments. Raises `BadRequest` for what is not among `FIELDS`: nothing is dropped silently."""
     if path != CHAT:
         raise BadRequest(f"This model answers {CHAT} only.", param="model")
-    refuse_forbidden(body)
     for name in body:
         if name not in FIELDS:
             raise BadRequest(f"'{name[:200]}' is not an option this model takes: leave it out.", param=name[:200])

@@ -15,10 +15,10 @@ from yarl import URL
 
 from gateway.dialects.dialect import Event, Json
 from gateway.dialects.sse import MAX_FRAME, Decoder
-from gateway.errors import UpstreamError, UpstreamTimeout
-from gateway.upstreams.boundary import outgoing, provider_error
+from gateway.errors import BadRequest, UpstreamError, UpstreamTimeout
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.retries import RETRIED, Again, Patience, Retries, retry_after
-from gateway.upstreams.upstream import Timeouts
+from gateway.upstreams.upstream import NO_HEADERS, Headers, Timeouts
 
 _MAX_ERROR = 64 * 1024
 _DRAIN = 0.1
@@ -65,8 +65,8 @@ class Endpoint:
 
 
 class OpenAICompatible:
-    """Relays with one pool of connections. Nothing of the caller's request but its body goes out, and nothing of the
-    provider's answer but its body comes back."""
+    """Relays with one pool of connections. Of the caller's request only the body goes out, and the headers that its
+    dialect passes on, in place of the configured ones; of the provider's answer only the body comes back."""
 
     def __init__(self, name: str, endpoint: Endpoint) -> None:
         self.name = name
@@ -86,8 +86,8 @@ class OpenAICompatible:
         ) as self._session:
             yield self
 
-    async def answer(self, path: str, body: Json) -> Json:
-        reply = await self._asked(path, body)
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
+        reply = await self._asked(path, body, headers)
         whole = self._endpoint.timeouts.whole
         try:
             async with asyncio.timeout(whole):
@@ -113,8 +113,8 @@ class OpenAICompatible:
             reply.response.close()
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
-        reply = await self._asked(path, body)
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
+        reply = await self._asked(path, body, headers)
         try:
             reply.expect("text/event-stream")
             events = _Events(reply, self._endpoint.max_event)
@@ -124,8 +124,8 @@ class OpenAICompatible:
         finally:
             reply.response.close()
 
-    async def _asked(self, path: str, body: Json) -> "_Reply":
-        return await self._sent(path, outgoing(body), {})
+    async def _asked(self, path: str, body: Json, headers: Headers) -> "_Reply":
+        return await self._sent(path, encoded(body), headers)
 
     async def _sent(self, path: str, payload: bytes, headers: Mapping[str, str]) -> "_Reply":
         """The reply, once its status says that an answer follows."""
@@ -155,12 +155,12 @@ class OpenAICompatible:
         response = reply.response
         try:
             async with asyncio.timeout(self._endpoint.timeouts.idle):
-                said: Json | None = await reply.object(_MAX_ERROR)
+                body: Json | None = await reply.object(_MAX_ERROR)
         except (UpstreamError, TimeoutError):
-            said = None
+            body = None
         finally:
             response.close()
-        error = provider_error(self.name, response.status, said, secret=self._endpoint.key)
+        error = provider_error(self.name, response.status, body, secret=self._endpoint.key)
         after = retry_after(response.headers)
         if after is not None:
             error.headers = {"Retry-After": str(math.ceil(after))}
@@ -182,9 +182,9 @@ class _Reply:
         coding = self.response.headers.get("Content-Encoding", "identity").strip().lower()
         if coding != "identity":
             raise _failed(self.name, f"sent a compressed answer ({coding[:20]!r}), though it was asked for a plain one")
-        found = self.response.content_type
-        if found != kind and not (kind == "application/json" and found.endswith("+json")):
-            raise _failed(self.name, f"sent {found[:80]!r} where {kind} was asked for")
+        content_type = self.response.content_type
+        if content_type != kind and not (kind == "application/json" and content_type.endswith("+json")):
+            raise _failed(self.name, f"sent {content_type[:80]!r} where {kind} was asked for")
 
     async def read(self, patience: float) -> bytes:
         """The next bytes; b"" where the body has ended in good order."""
@@ -209,12 +209,14 @@ class _Reply:
             if len(data) > limit:
                 raise _failed(self.name, f"sent an answer of more than {limit} bytes")
         try:
-            found = orjson.loads(data)
+            body = orjson.loads(data)
         except orjson.JSONDecodeError:
-            found = None
-        if not isinstance(found, dict):
+            body = None
+        if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) and "error" in body[0]:
+            body = body[0]
+        if not isinstance(body, dict):
             raise _failed(self.name, "sent an answer that is not a JSON object")
-        return found
+        return body
 
     async def drained(self) -> None:
         """Reads what little follows the closing event, so that the connection can be used again."""
@@ -251,6 +253,14 @@ class _Events:
             self._ended = not chunk
             self._ready = iter(self._decoder.flush()) if self._ended else self._decoder.decode(chunk)
         raise StopAsyncIteration
+
+
+def encoded(body: Json) -> bytes:
+    """The object that was judged, as it goes to the provider. Raises `BadRequest` for one that JSON cannot carry."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as exc:
+        raise BadRequest(f"The body cannot be passed on as JSON: {exc}.") from None
 
 
 def _form(boundary: str, fields: Mapping[str, str], type: str, sound: bytes) -> bytes:

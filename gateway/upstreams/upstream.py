@@ -1,8 +1,9 @@
 """Where answers come from: any OpenAI-compatible endpoint, the demo model, a script."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, Self
 
 import anyio
@@ -10,18 +11,24 @@ import anyio
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
 
+Headers = Mapping[str, str]
+NO_HEADERS: Headers = MappingProxyType({})
+
 _NOTED = 1000
 
 
 class Upstream(Protocol):
-    """`path` is the dialect's own ("/v1/chat/completions"); `body` is the object that was judged."""
+    """`path` is the dialect's own ("/v1/chat/completions"); `body` is the object that was judged; `headers` are those
+    of the caller's that the dialect passes on."""
 
     name: str
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         """The whole answer. Raises `UpstreamError`."""
 
-    def stream(self, path: str, body: Json) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+    def stream(
+        self, path: str, body: Json, headers: Headers = NO_HEADERS
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """The events of a streamed answer, up to and with the closing one. Raises `UpstreamError` on entering when the
         upstream refuses, and from the iterator when it dies, goes silent or sends garbage. The iterator simply ends
         where a connection ends in good order, with or without a closing event: only the dialect knows what that means.
@@ -56,7 +63,8 @@ class Scripted:
     """Says what it is told: for tests and load runs. `answers` gives the body for a plain answer, or the error to
     raise; `streams` the steps of a streamed one, an error being raised where it stands (first of all: on entering).
 
-    `asked` keeps the first thousand things it was asked; `open` counts the streams that were entered and not left.
+    `asked` keeps the first thousand things it was asked, `headers` what came with them; `open` counts the streams that
+    were entered and not left.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class Scripted:
     ) -> None:
         self.name = name
         self.asked: list[tuple[str, Json]] = []
+        self.headers: list[Headers] = []
         self.open = 0
         self._answers = answers
         self._streams = streams
@@ -81,16 +90,16 @@ class Scripted:
             streams=lambda body: [step for event in _chunks(body, pieces) for step in (Pause(pause), event)],
         )
 
-    async def answer(self, path: str, body: Json) -> Json:
-        self._note(path, body)
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
+        self._note(path, body, headers)
         answer = self._answers(body)
         if isinstance(answer, UpstreamError):
             raise answer
         return answer
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
-        self._note(path, body)
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
+        self._note(path, body, headers)
         steps = list(self._streams(body))
         if steps and isinstance(steps[0], UpstreamError):
             raise steps[0]
@@ -104,8 +113,9 @@ class Scripted:
     async def running(self) -> AsyncIterator[Self]:
         yield self
 
-    def _note(self, path: str, body: Json) -> None:
+    def _note(self, path: str, body: Json, headers: Headers) -> None:
         if len(self.asked) < _NOTED:
+            self.headers.append(headers)
             self.asked.append((path, body))
 
 

@@ -1,4 +1,4 @@
-"""A guard on disk (docs/artefact.md): read once, checked whole, refused when anything differs from its manifest."""
+"""A guard on disk (reference/artefact.md): read once, checked whole, refused when it differs from its manifest."""
 
 import hashlib
 import os
@@ -77,18 +77,18 @@ def _passage(golden: Golden) -> Passage:
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
     listed = {MANIFEST, *manifest.files}
-    found = {entry.name for entry in folder.iterdir()}
-    if unlisted := sorted(found - listed):
+    present = {entry.name for entry in folder.iterdir()}
+    if unlisted := sorted(present - listed):
         raise ArtefactRefused(f"{folder}: not in the manifest: {', '.join(unlisted)}")
-    if missing := sorted(listed - found):
+    if missing := sorted(listed - present):
         raise ArtefactRefused(f"{folder}: in the manifest but not here: {', '.join(missing)}")
 
 
 def _checked(path: Path, digest: str) -> bytes:
     content = _read(path, MAX_FILE)
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise ArtefactRefused(f"{path}: sha256 is {found}, the manifest says {digest}")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != digest:
+        raise ArtefactRefused(f"{path}: sha256 is {actual}, the manifest says {digest}")
     return content
 
 
@@ -115,6 +115,6 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _refuse_external_data(path: Path, model: bytes) -> None:
     """ONNX names a file with weights outside the model under the key "location"; ONNX Runtime opens it through hard
-    links (RELIABILITY finding N). Nothing else in a model of ours carries that word."""
+    links (reference/faults.md, N). Nothing else in a model of ours carries that word."""
     if b"location" in model:
         raise ArtefactRefused(f"{path}: keeps weights in another file; save it as one file")

@@ -1,30 +1,33 @@
-"""What a guard artefact says of itself (docs/artefact.md), read strictly: every mistake is named, all at once."""
+"""Reads a guard artefact's manifest (reference/artefact.md) strictly, and reports every mistake in it at once."""
 
 import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import NO_PENALTIES, OperatingPoints
+from guard_runtime.guard import BALANCED, NO_PENALTIES, PERMISSIVE, STRICT, OperatingPoints
 from guard_runtime.text.language import LANGUAGES, Language, language_of
 from guard_runtime.verdict import CATEGORIES, Category
 
 FORMAT = 1
 LABELS: tuple[str, ...] = ("unsafe", *CATEGORIES)
-POINTS = ("balanced", "strict")
+HIGHEST = 5
+"""Of a source's bias or penalty."""
+
 MIN_GOLDEN = 16
+MAX_TOLERANCE = 0.2
 MIN_TOKENS, MAX_TOKENS = 32, 8_192
 MIN_BITS, MAX_BITS = 8, 22
 KEYS = frozenset(
     {"format", "name", "version", "family", "precision", "opset", "files", "labels", "max_tokens", "calibration"}
     | {"operating_points", "golden", "golden_tolerance"}
 )
-OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty", "first_stage"})
+OPTIONAL = frozenset({"made", "generative", "encoder", "frame", "window_penalty", "source_bias", "first_stage"})
 FRAME = 2
 """The version of the frame in which a token of its own stands before each text and says what it is. Artefacts without a
 `frame` have none."""
@@ -80,7 +83,13 @@ class Manifest:
     encoder: Mapping[str, Any] | None = None
     frame: Mapping[Source, str] | None = None
     window_penalties: Mapping[Source, float] = field(default_factory=dict)
+    source_biases: Mapping[Source, float] = field(default_factory=dict)
     first_stage: Mapping[str, Any] | None = None
+
+    def calibration_of(self, direction: Direction, source: Source, language: Language) -> Calibration:
+        """Of a text in this language, moved by what its source asks for."""
+        plain = self.calibration[direction][language]
+        return replace(plain, bias=plain.bias + self.source_biases.get(source, 0.0))
 
 
 def parsed(text: bytes, place: str) -> Manifest:
@@ -93,8 +102,8 @@ def parsed(text: bytes, place: str) -> Manifest:
         raise ArtefactRefused(f"{place}: must be an object")
     mistakes = _Mistakes(content)
     manifest = mistakes.manifest()
-    if mistakes.found or manifest is None:
-        raise ArtefactRefused(f"{place}: " + "; ".join(mistakes.found))
+    if mistakes.mistakes or manifest is None:
+        raise ArtefactRefused(f"{place}: " + "; ".join(mistakes.mistakes))
     return manifest
 
 
@@ -119,10 +128,6 @@ def _is_thresholds(value: object) -> bool:
     return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
 
 
-def _is_penalty(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 5
-
-
 def _is_share(value: object) -> bool:
     return _is_number(value) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
@@ -139,7 +144,7 @@ class _Mistakes:
     """Reads one manifest and collects what is wrong with it."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self.found: list[str] = []
+        self.mistakes: list[str] = []
         self._content = content
 
     def manifest(self) -> Manifest | None:
@@ -155,10 +160,11 @@ class _Mistakes:
             self._points(),
             self._golden(),
             self._frame(),
-            self._window_penalties(),
+            self._by_source("window_penalty", 0),
             self._first_stage(),
+            self._by_source("source_bias", -HIGHEST),
         )
-        if self.found:
+        if self.mistakes:
             return None
         c = self._content
         return Manifest(
@@ -178,12 +184,13 @@ class _Mistakes:
             encoder=c.get("encoder"),
             frame=read[3],
             window_penalties=read[4],
+            source_biases=read[6],
             first_stage=read[5],
         )
 
     def _unless(self, fine: bool, mistake: str) -> bool:
         if not fine:
-            self.found.append(mistake)
+            self.mistakes.append(mistake)
         return fine
 
     def _plain(self) -> None:
@@ -199,7 +206,8 @@ class _Mistakes:
         fine = _is_count(tokens) and MIN_TOKENS <= tokens <= MAX_TOKENS
         self._unless(fine, f"max_tokens must be a whole number from {MIN_TOKENS} to {MAX_TOKENS}")
         tolerance = c["golden_tolerance"]
-        self._unless(_is_share(tolerance) and 0 < tolerance <= 0.2, "golden_tolerance must be above 0 and at most 0.2")
+        fine = _is_share(tolerance) and 0 < tolerance <= MAX_TOLERANCE
+        self._unless(fine, f"golden_tolerance must be above 0 and at most {MAX_TOLERANCE}")
 
     def _family(self) -> None:
         """A generative guard says in a section of its own how it is asked, and its labels are its answers."""
@@ -229,16 +237,15 @@ class _Mistakes:
             return None
         return MappingProxyType({source: str(tokens[source]) for source in Source})
 
-    def _window_penalties(self) -> Mapping[Source, float]:
-        penalties = self._content.get("window_penalty")
-        if penalties is None:
+    def _by_source(self, key: str, lowest: int) -> Mapping[Source, float]:
+        numbers = self._content.get(key)
+        if numbers is None:
             return NO_PENALTIES
-        fine = (
-            isinstance(penalties, dict) and set(penalties) <= set(Source) and all(map(_is_penalty, penalties.values()))
-        )
-        if not self._unless(fine, "window_penalty must map sources to numbers from 0 to 5"):
+        named = isinstance(numbers, dict) and set(numbers) <= set(Source)
+        fine = named and all(_is_number(number) and lowest <= number <= HIGHEST for number in numbers.values())
+        if not self._unless(fine, f"{key} must map sources to numbers from {lowest} to {HIGHEST}"):
             return NO_PENALTIES
-        return MappingProxyType({Source(source): float(penalty) for source, penalty in penalties.items()})
+        return MappingProxyType({Source(source): float(number) for source, number in numbers.items()})
 
     def _first_stage(self) -> Mapping[str, Any] | None:
         section = self._content.get("first_stage")
@@ -270,12 +277,12 @@ class _Mistakes:
         for step in key.split("."):
             table = table.get(step, {}) if isinstance(table, dict) else {}
         if not isinstance(table, dict) or set(table) != set(outer):
-            self.found.append(f"{key} must have exactly {', '.join(outer)}")
+            self.mistakes.append(f"{key} must have exactly {', '.join(outer)}")
             return {}
         for row in outer:
             cells = table[row]
             if not isinstance(cells, dict) or set(cells) != set(inner):
-                self.found.append(f"{key}.{row} must have exactly {', '.join(inner)}")
+                self.mistakes.append(f"{key}.{row} must have exactly {', '.join(inner)}")
                 return {}
         return table
 
@@ -292,17 +299,26 @@ class _Mistakes:
 
     def _points(self) -> OperatingPoints:
         points = self._content["operating_points"]
-        fine = isinstance(points, dict) and set(points) == set(POINTS)
-        if not self._unless(fine, f"operating_points must have exactly {', '.join(POINTS)}"):
+        needed = {BALANCED, STRICT}
+        fine = isinstance(points, dict) and needed <= set(points) <= {*needed, PERMISSIVE}
+        if not self._unless(fine, f"operating_points must have {BALANCED}, {STRICT} and no other but {PERMISSIVE}"):
             return {}
         read: dict[str, Mapping[Direction, Mapping[Category, float]]] = {}
-        for name in POINTS:
+        for name in points:
             table = self._cells(f"operating_points.{name}", tuple(Direction), CATEGORIES)
             for direction, cells in table.items():
                 off = sorted(category for category, share in cells.items() if not _is_share(share))
                 self._unless(not off, f"operating_points.{name}.{direction}: not in 0..1: {', '.join(off)}")
             read[name] = MappingProxyType({Direction(d): _scores(cells) for d, cells in table.items()})
+        self._rising(read)
         return MappingProxyType(read)
+
+    def _rising(self, points: OperatingPoints) -> None:
+        for direction, cells in points.get(PERMISSIVE, {}).items():
+            balanced = points[BALANCED].get(direction, {})
+            lower = sorted(category for category, share in cells.items() if share < balanced.get(category, 0.0))
+            where = f"operating_points.{PERMISSIVE}.{direction}"
+            self._unless(not lower, f"{where}: below {BALANCED}: {', '.join(lower)}")
 
     def _golden(self) -> tuple[Golden, ...]:
         rows = self._content["golden"]

@@ -1,13 +1,14 @@
-"""A decoder graph run over ragged rows that go on from remembered keys and values."""
+"""A decoder graph, run over rows of different lengths that continue from cached keys and values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guard_runtime.errors import GuardFailed
+from guard_runtime.serving.bounded_lru import BoundedLRU
 
 Array = NDArray[Any]
 
@@ -28,24 +29,27 @@ Hold = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class KVCache:
     """The keys and values of `tokens`: `states` [2 x layers, heads, tokens, width], keys and values in turn. `logits`
-    [tokens, outputs]: what a guard with heads of its own said of each of them; no outputs where it has none."""
+    [tokens, outputs]: the logits of a guard's own heads for each token; no outputs where it has no such heads.
+    `on_device`: the same states as the graph takes them, for a cache that was pinned; they live as long as it does."""
 
     tokens: tuple[int, ...]
     states: Array
     logits: Array
+    on_device: Mapping[str, Any] | None = None
 
-    def first(self, count: int) -> "Memory":
-        """The memory of the first `count` tokens: what a causal model had after reading only those."""
+    def first(self, count: int) -> "KVCache":
+        """The cache of the first `count` tokens: what a causal model had after reading only those. Not pinned, unless
+        those are all of them."""
         if count >= len(self.tokens):
             return self
-        return Memory(self.tokens[:count], np.ascontiguousarray(self.states[:, :, :count]), self.logits[:count])
+        return KVCache(self.tokens[:count], np.ascontiguousarray(self.states[:, :, :count]), self.logits[:count])
 
-    def then(self, other: "Memory") -> "Memory":
-        """With what was read after it."""
+    def then(self, other: "KVCache") -> "KVCache":
+        """This cache followed by the tokens that were read after it."""
         states = np.concatenate((self.states, other.states), axis=2)
-        return Memory((*self.tokens, *other.tokens), states, np.concatenate((self.logits, other.logits)))
+        return KVCache((*self.tokens, *other.tokens), states, np.concatenate((self.logits, other.logits)))
 
     @property
     def nbytes(self) -> int:
@@ -54,20 +58,20 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """New tokens (at least one), and what was read before them."""
+    """New tokens (at least one), and the cache of the tokens before them."""
 
     tokens: Sequence[int]
-    memory: Memory
+    cache: KVCache
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the decoder made of a row's last token: `labels` [labels] and `hidden` [width], and the `memory` of the
+    """The decoder's outputs for a row's last token: `labels` [labels] and `hidden` [width], and the `cache` of the
     row's new tokens alone."""
 
     labels: Array
     hidden: Array
-    memory: Memory
+    cache: KVCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,9 @@ class DecoderShape:
 
 
 class Decoder:
-    """Blocking; one call at a time. `least_past`: earlier tokens there always are, masked ones where there are none.
-    `outputs`: logits the graph gives for every token, 0 for a graph that gives none. `hold`: where there is one, what
-    is `kept` crosses to the device once and not with every text."""
+    """Blocking; one call at a time. `least_past`: the fewest earlier tokens the graph takes; missing ones are masked.
+    `outputs`: logits the graph gives for every token, 0 for a graph that gives none. `hold`: copies arrays to the
+    device, so that a `pinned` cache crosses once and not with every text."""
 
     def __init__(
         self,
@@ -98,23 +102,22 @@ class Decoder:
     ) -> None:
         self._graph = graph
         self._hold = hold
-        self._kept: dict[int, tuple[Memory, Mapping[str, Any]]] = {}
         self._outputs = outputs
         self._least_past = least_past
         self.shape = shape
         states = np.zeros((2 * shape.layers, shape.heads, 0, shape.width), shape.dtype)
-        self.nothing = Memory((), states, np.zeros((0, outputs), np.float32))
+        self.empty = KVCache((), states, np.zeros((0, outputs), np.float32))
 
     def read(self, rows: Sequence[Row]) -> tuple[Reading, ...]:
         """Reads all rows in one batch, right-padded. Raises `GuardFailed` on numbers that are not finite."""
-        memories, which = _distinct(rows)
-        past = max(self._least_past, *(len(memory.tokens) for memory in memories))
+        caches, which = _distinct(rows)
+        past = max(self._least_past, *(len(cache.tokens) for cache in caches))
         longest = max(len(row.tokens) for row in rows)
         ids = np.zeros((len(rows), longest), np.int64)
         mask = np.zeros((len(rows), past + longest), np.int64)
         positions = np.zeros((len(rows), longest), np.int64)
         for place, row in enumerate(rows):
-            before, new = len(row.memory.tokens), len(row.tokens)
+            before, new = len(row.cache.tokens), len(row.tokens)
             ids[place, :new] = row.tokens
             mask[place, :before] = 1
             mask[place, past : past + new] = 1
@@ -125,31 +128,30 @@ class Decoder:
             "position_ids": positions,
             "last_index": np.array([len(row.tokens) - 1 for row in rows], np.int64),
             "past_row": np.array(which, np.int64),
-            **self._past(memories, past),
+            **self._past(caches, past),
         }
         return self._readings(rows, self._graph.run(inputs))
 
-    def kept(self, memory: Memory) -> Memory:
-        """The same memory, for rows to go on from as long as the guard lives: an instruction's."""
-        self._kept[id(memory)] = (memory, self._hold(self._arrays(memory.states[:, None])))
-        return memory
+    def pinned(self, cache: KVCache) -> KVCache:
+        """The same cache with its states on the device, for an instruction that many rows continue from."""
+        return replace(cache, on_device=self._hold(self._arrays(cache.states[:, None])))
 
     def warm_up(self, lengths: Sequence[int], rows: int) -> None:
         """One row, and a whole batch, at each length (tokens), so that no caller waits for the first of its shape."""
         for length in lengths:
             for count in sorted({1, rows}):
-                self.read([Row([0] * length, self.nothing)] * count)
+                self.read([Row([0] * length, self.empty)] * count)
 
-    def _past(self, memories: Sequence[Memory], length: int) -> Mapping[str, Any]:
-        if len(memories) == 1 and len(memories[0].tokens) == length:
-            if id(memories[0]) in self._kept:
-                return self._kept[id(memories[0])][1]
-            states = memories[0].states[:, None]
+    def _past(self, caches: Sequence[KVCache], length: int) -> Mapping[str, Any]:
+        if len(caches) == 1 and len(caches[0].tokens) == length:
+            if caches[0].on_device is not None:
+                return caches[0].on_device
+            states = caches[0].states[:, None]
         else:
-            shape = (2 * self.shape.layers, len(memories), self.shape.heads, length, self.shape.width)
+            shape = (2 * self.shape.layers, len(caches), self.shape.heads, length, self.shape.width)
             states = np.zeros(shape, self.shape.dtype)
-            for place, memory in enumerate(memories):
-                states[:, place, :, : len(memory.tokens)] = memory.states
+            for place, cache in enumerate(caches):
+                states[:, place, :, : len(cache.tokens)] = cache.states
         return self._arrays(states)
 
     def _arrays(self, states: Array) -> Mapping[str, Array]:
@@ -165,82 +167,71 @@ class Decoder:
             logits = outputs["token_logits"] if self._outputs else np.zeros((*states.shape[1:4:2], 0), np.float32)
         except (KeyError, ValueError) as exc:
             raise GuardFailed(f"the graph's outputs are not those of a decoder guard: {exc}") from exc
-        if len(labels) != len(rows) or not all(np.isfinite(found).all() for found in (labels, hidden, logits)):
+        if len(labels) != len(rows) or not all(np.isfinite(values).all() for values in (labels, hidden, logits)):
             raise GuardFailed("the decoder's logits are not finite numbers, one row for each text")
         if logits.shape != (len(rows), states.shape[3], self._outputs):
             raise GuardFailed(f"the graph gives logits of shape {logits.shape}, not {self._outputs} for every token")
         return tuple(
-            Reading(labels[place], hidden[place], self._memory(row, states[:, place], logits[place]))
+            Reading(labels[place], hidden[place], self._cache_of(row, states[:, place], logits[place]))
             for place, row in enumerate(rows)
         )
 
-    def _memory(self, row: Row, states: Array, logits: Array) -> Memory:
+    def _cache_of(self, row: Row, states: Array, logits: Array) -> KVCache:
         new = len(row.tokens)
-        return Memory(tuple(row.tokens), np.ascontiguousarray(states[:, :, :new]), logits[:new].copy())
+        return KVCache(tuple(row.tokens), np.ascontiguousarray(states[:, :, :new]), logits[:new].copy())
 
 
-def _distinct(rows: Sequence[Row]) -> tuple[list[Memory], list[int]]:
-    """Each memory once, and which one every row goes on from: a shared instruction travels once."""
-    memories: list[Memory] = []
+def _distinct(rows: Sequence[Row]) -> tuple[list[KVCache], list[int]]:
+    """Each cache once, and for every row which of them it continues: a shared instruction is sent once. Two equal
+    caches that are different objects are sent twice, which costs time and changes nothing."""
+    caches: list[KVCache] = []
     places: dict[int, int] = {}
     which = []
     for row in rows:
-        place = places.setdefault(id(row.memory), len(memories))
-        if place == len(memories):
-            memories.append(row.memory)
+        place = places.setdefault(id(row.cache), len(caches))
+        if place == len(caches):
+            caches.append(row.cache)
         which.append(place)
-    return memories, which
+    return caches, which
 
 
-class Remembered:
-    """Memories of streams under a byte budget: the one used longest ago goes first.
+class KVCacheStore:
+    """The caches of streams under a budget of bytes: the one used longest ago is dropped first.
 
-    `recall` finds the memory that shares the longest beginning with a row; `keep` puts a row's memory in place of
-    those it grew from. Not for more than one thread at a time.
+    `recall` finds the cache that shares the longest beginning with a row; `keep` replaces those that a cache grew from.
+    Not for more than one thread at a time.
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.evicted = 0
-        self._kept: dict[tuple[int, ...], Memory] = {}
-        self._size = 0
+        self._caches: BoundedLRU[tuple[int, ...], KVCache] = BoundedLRU(budget, lambda cache: cache.nbytes)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._caches)
 
     @property
     def nbytes(self) -> int:
-        return self._size
+        return self._caches.size
 
-    def recall(self, tokens: Sequence[int]) -> Memory | None:
-        """The kept memory that begins most like `tokens`, rolled back to what both have in common."""
-        best, key = 0, None
+    @property
+    def evicted(self) -> int:
+        return self._caches.evicted
+
+    def recall(self, tokens: Sequence[int]) -> KVCache | None:
+        """The cache that begins most like `tokens`, rolled back to what both have in common."""
+        longest, key = 0, None
         wanted = np.asarray(tokens, np.int64)
-        for kept in self._kept:
-            if (length := _shared(np.asarray(kept, np.int64), wanted)) > best:
-                best, key = length, kept
-        if key is None:
-            return None
-        memory = self._kept.pop(key)
-        self._kept[key] = memory
-        return memory.first(best)
+        for stored in self._caches:
+            if (length := _shared(np.asarray(stored, np.int64), wanted)) > longest:
+                longest, key = length, stored
+        cache = None if key is None else self._caches.get(key)
+        return None if cache is None else cache.first(longest)
 
-    def keep(self, memory: Memory) -> None:
-        wanted = np.asarray(memory.tokens, np.int64)
-        for kept in tuple(self._kept):
-            if len(kept) - SLACK <= _shared(np.asarray(kept, np.int64), wanted) > 0:
-                self._drop(kept)
-        if memory.nbytes > self.budget:
-            return
-        self._kept[memory.tokens] = memory
-        self._size += memory.nbytes
-        while self._size > self.budget:
-            self._drop(next(iter(self._kept)))
-            self.evicted += 1
-
-    def _drop(self, tokens: tuple[int, ...]) -> None:
-        if (memory := self._kept.pop(tokens, None)) is not None:
-            self._size -= memory.nbytes
+    def keep(self, cache: KVCache) -> None:
+        wanted = np.asarray(cache.tokens, np.int64)
+        for stored in tuple(self._caches):
+            if len(stored) - SLACK <= _shared(np.asarray(stored, np.int64), wanted) > 0:
+                self._caches.drop(stored)
+        self._caches.put(cache.tokens, cache)
 
 
 def _shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:

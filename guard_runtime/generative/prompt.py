@@ -121,7 +121,7 @@ def words(passage: Passage) -> dict[Slot, str]:
 
 def probes_to_json(probes: Probes) -> dict[str, Any]:
     """As the manifest stores them."""
-    return {direction.value: [_probe_to_json(probe) for probe in asked] for direction, asked in probes.items()}
+    return {direction.value: [_probe_to_json(probe) for probe in some] for direction, some in probes.items()}
 
 
 def _probe_to_json(probe: Probe) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _probe_to_json(probe: Probe) -> dict[str, Any]:
         stored["branch"] = {
             "tokens": list(probe.branch.tokens),
             "labels": _labels_to_json(probe.branch.labels),
-            "categories": {name: [c.value for c in found] for name, found in probe.branch.categories.items()},
+            "categories": {name: [c.value for c in categories] for name, categories in probe.branch.categories.items()},
         }
     return stored
 
@@ -157,7 +157,7 @@ def probes_from_json(stored: object) -> Probes:
     if not isinstance(stored, Mapping) or not stored:
         raise ArtefactRefused("the manifest has no prompts")
     try:
-        return {Direction(name): tuple(_probe(probe) for probe in asked) for name, asked in stored.items()}
+        return {Direction(name): tuple(_probe(probe) for probe in some) for name, some in stored.items()}
     except (KeyError, ValueError, TypeError, AttributeError) as exc:
         raise ArtefactRefused(f"the manifest's prompts cannot be read: {exc!r}") from exc
 
@@ -175,7 +175,7 @@ def _probe(stored: Mapping[str, Any]) -> Probe:
 
 
 def _branch(stored: Mapping[str, Any]) -> Branch:
-    categories = {name: tuple(Category(value) for value in found) for name, found in stored["categories"].items()}
+    categories = {name: tuple(Category(value) for value in values) for name, values in stored["categories"].items()}
     return Branch(tuple(int(token) for token in stored["tokens"]), _labels(stored["labels"]), categories)
 
 
@@ -191,7 +191,7 @@ def segment_from_json(stored: Mapping[str, str]) -> Segment:
 
 def label_tokens(probes: Probes) -> tuple[int, ...]:
     """Every label token of every probe, once, ascending: the rows of the pruned head, in the order of its logits."""
-    asked = [probe for found in probes.values() for probe in found]
-    labels: Sequence[Label] = [label for probe in asked for label in probe.labels]
-    branched = [label for probe in asked if probe.branch is not None for label in probe.branch.labels]
+    every = [probe for some in probes.values() for probe in some]
+    labels: Sequence[Label] = [label for probe in every for label in probe.labels]
+    branched = [label for probe in every if probe.branch is not None for label in probe.branch.labels]
     return tuple(sorted({label.token for label in (*labels, *branched)}))

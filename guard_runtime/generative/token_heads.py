@@ -54,17 +54,17 @@ Heads = Mapping[Direction, TokenHead]
 
 def margins(head: TokenHead, logits: NDArray[np.floating]) -> Scores:
     """log P(risky) - log P(the others) of each token, [tokens]."""
-    found = logits[:, head.first : head.first + len(head.risks)].astype(np.float64)
+    risk_logits = logits[:, head.first : head.first + len(head.risks)].astype(np.float64)
     risky = np.array([name in head.risky for name in head.risks])
-    return np.asarray(np.logaddexp.reduce(found[:, risky], 1) - np.logaddexp.reduce(found[:, ~risky], 1))
+    return np.asarray(np.logaddexp.reduce(risk_logits[:, risky], 1) - np.logaddexp.reduce(risk_logits[:, ~risky], 1))
 
 
-def held(found: Scores, run: int) -> Scores:
+def held(values: Scores, run: int) -> Scores:
     """What all of `run` tokens in a row reach, for each such row of tokens. Of fewer tokens, what all of them do: one
     word may be an answer."""
-    if len(found) <= run:
-        return np.array([found.min()])
-    runs: Scores = np.lib.stride_tricks.sliding_window_view(found, run).min(1)
+    if len(values) <= run:
+        return np.array([values.min()])
+    runs: Scores = np.lib.stride_tricks.sliding_window_view(values, run).min(1)
     return runs
 
 
@@ -78,9 +78,9 @@ def scores(head: TokenHead, logits: NDArray[np.floating], fit: Calibration) -> d
         return dict.fromkeys(CATEGORIES, 0.0)
     if logits.shape[1] < head.end or not np.isfinite(logits).all():
         raise GuardFailed("the heads' logits are not finite numbers, or not as many as the manifest says")
-    found = held(margins(head, logits), head.run)
-    risks = 1 / (1 + np.exp(-np.clip((found - fit.bias) / fit.temperature, -700, 700)))
-    parts = _shares(head, logits[-len(found) :])
+    held_margins = held(margins(head, logits), head.run)
+    risks = 1 / (1 + np.exp(-np.clip((held_margins - fit.bias) / fit.temperature, -700, 700)))
+    parts = _shares(head, logits[-len(held_margins) :])
     return {category: float((risks * parts[category]).max()) if category in parts else 0.0 for category in CATEGORIES}
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer that reads control tokens in our own words only, never in somebody else's."""
+"""A tokenizer wrapper: text from users never yields control tokens, only our own prompts do."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.generative.prompt import Probe, Segment, Slot
 
 
-class Vocabulary:
-    """A `tokenizers` file, read so that text is only ever text.
+class SafeTokenizer:
+    """A `tokenizers` file, read so that text from users yields text tokens only.
 
     Every added token that is not white space counts as a control token, also those the file does not call special
-    (`<think>`, `<tool_call>`): a word that looks like one is spelled out in ordinary pieces. Safe to share by threads.
+    (`<think>`, `<tool_call>`): a word that looks like one is split into ordinary pieces. Safe to share by threads.
 
     Raises `ArtefactRefused` when the file is no tokenizer.
     """
@@ -40,7 +40,7 @@ class Vocabulary:
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def text(self, words: str) -> list[int]:
-        """The tokens of words nobody vouches for. Raises `GuardFailed` if one of them were a control token."""
+        """The tokens of untrusted text. Raises `GuardFailed` if one of them is a control token."""
         try:
             tokens = list(self._tokenizer.encode(words, add_special_tokens=False).ids)
         except (TypeError, UnicodeError) as exc:
@@ -57,11 +57,11 @@ class Vocabulary:
             raise GuardFailed("the text is not valid Unicode (a lone surrogate)") from exc
 
     def text_of(self, token: int) -> str:
-        """What one token reads."""
+        """The text of one token."""
         return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def spelled(self, tokens: Sequence[int]) -> str:
-        """What tokens say, control tokens left out."""
+        """The text of tokens, control tokens left out."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def pieces(self, trusted: str) -> Iterator[int | str]:
@@ -90,7 +90,7 @@ class Vocabulary:
         return self.text("".join(run)) if run else []
 
     def head(self, probe: Probe) -> list[int]:
-        """The tokens before the first slot: the same for every text, but for the last one or two, which may melt into
+        """The tokens before the first slot: the same for every text, but for the last one or two, which may merge with
         the words that follow."""
         ours: list[Segment] = []
         for segment in probe.segments:

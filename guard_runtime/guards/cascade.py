@@ -39,8 +39,8 @@ class Cascade:
 
     def __init__(self, small: Guard, large: Guard, band: Band, *, name: str = "") -> None:
         self.name = name or f"{small.name}+{large.name}"
-        asked = "+".join(f"{guard.name}@{guard.version}" for guard in (small, large))
-        self.version = f"{asked}[{band.low:g},{band.high:g})"
+        versions = "+".join(f"{guard.name}@{guard.version}" for guard in (small, large))
+        self.version = f"{versions}[{band.low:g},{band.high:g})"
         self.operating_points: OperatingPoints = large.operating_points or small.operating_points
         self.checks = 0
         self.escalated = 0
@@ -64,11 +64,11 @@ class Cascade:
 
     def counts(self) -> Mapping[str, int]:
         """Its own checks and how many went to the large guard, and what both guards count."""
-        found = {"checks": self.checks, "escalated": self.escalated}
+        work = {"checks": self.checks, "escalated": self.escalated}
         for place, guard in (("small", self.small), ("large", self.large)):
             if isinstance(guard, Counting):
-                found |= {f"{place}_{what}": count for what, count in guard.counts().items()}
-        return found
+                work |= {f"{place}_{what}": count for what, count in guard.counts().items()}
+        return work
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` where either guard that is needed does."""

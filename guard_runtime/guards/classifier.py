@@ -1,6 +1,5 @@
 """An encoder with one output per label: the embedded guard, and any other artefact of its family."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Regex, Tokenizer
-from tokenizers.normalizers import Replace
-from tokenizers.normalizers import Sequence as Sequences
+from tokenizers import Encoding, Tokenizer
 
 from guard_runtime.artefacts.artefact import Artefact, self_test
 from guard_runtime.artefacts.manifest import Calibration, Manifest
@@ -21,6 +18,7 @@ from guard_runtime.errors import ArtefactRefused, GuardFailed, InvalidVerdict
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.guards.first_stage import FirstStage
 from guard_runtime.guards.first_stage import read as read_first_stage
+from guard_runtime.guards.plain_tokenizer import plain_tokenizer
 from guard_runtime.onnx.devices import ON_CPU, Device, Placement
 from guard_runtime.onnx.session import Logits, Session
 from guard_runtime.onnx.tensorrt import Profile, classifier_profile, refuse_unsuited
@@ -28,7 +26,7 @@ from guard_runtime.text.encodings import decoded_runs
 from guard_runtime.text.language import Language, language_of
 from guard_runtime.text.normalise import VERSION, Normalised, compatible, normalise
 from guard_runtime.text.windows import Slice, Windows, windows
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Place, SourceScores, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Place, SourceScores, Unread, UnreadReason, Verdict
 
 FAMILY = "classifier"
 
@@ -38,6 +36,9 @@ CONTEXT_TOKENS = 96
 CONTEXT_CHARACTERS = 1_536
 OVERLAP = 48
 """Tokens that neighbouring windows share, at most a quarter of a window."""
+OWN_OVERLAP = 16
+"""The same for text that the tenant wrote itself: nobody cuts a request in two there."""
+_OWN = frozenset({Source.SYSTEM, Source.TOOL_DEFINITION})
 
 MAX_WINDOWS = 64
 MAX_UNKNOWN_SHARE = 0.3
@@ -46,8 +47,6 @@ MIN_UNKNOWN = 16
 
 SAME_LENGTH = 1.1
 """Rows go in one batch when the longest is at most this much longer than the shortest: padding is work for nothing."""
-
-_CONTROLS = frozenset({"<s>", "</s>", "<pad>", "<unk>", "<mask>"})
 
 REMEMBERED = 64
 """Short texts whose tokens are kept."""
@@ -107,8 +106,8 @@ class _Specials:
             parts = [list(encoder[part]) for part in ("start", "between", "end")]
             rare = [encoder["padding"], *([] if encoder["unknown"] is None else [encoder["unknown"]])]
             used = dict.fromkeys((*parts[0], *parts[1], *parts[2], *rare))
-            found = ((token, tokenizer.token_to_id(token)) for token in used)
-            ids = {token: number for token, number in found if number is not None}
+            numbers = ((token, tokenizer.token_to_id(token)) for token in used)
+            ids = {token: number for token, number in numbers if number is not None}
         except (KeyError, TypeError) as exc:
             raise ArtefactRefused(f"the manifest's encoder section cannot be read: {exc!r}") from exc
         if len(ids) < len(used):
@@ -171,7 +170,7 @@ class Classifier:
         self.operating_points: OperatingPoints = self.manifest.operating_points
         self.window_penalties = self.manifest.window_penalties
         self._max_rows = options.max_rows
-        self._tokenizer = _tokenizer(artefact.tokenizer)
+        self._tokenizer = plain_tokenizer(artefact.tokenizer)
         self._remembered = lru_cache(REMEMBERED)(self._encode)
         self._specials = _Specials.of(self._tokenizer, self.manifest)
         longest = self.manifest.max_tokens
@@ -216,10 +215,10 @@ class Classifier:
         and what the text hides, decoded."""
         normal = normalise(passage.text)
         language = language_of(normal.text)
-        calibration = self.manifest.calibration[passage.direction][language]
+        calibration = self.manifest.calibration_of(passage.direction, passage.source, language)
         context = self._context(passage)
         encoding = self._tokens(normal.text)
-        laid = self._windows(len(encoding), context)
+        laid = self._windows(len(encoding), context, passage.source)
         rows: dict[Ids, Slice] = {}
         changed: dict[Slice, None] = {}
         for window in laid.slices or ((0, 0),):
@@ -229,9 +228,9 @@ class Classifier:
                 changed[place] = None
         windows_of_text = len(rows)
         for place in changed:
-            self._add(compatible(passage.text[slice(*place)]), place, context, rows)
+            self._add(compatible(passage.text[slice(*place)]), place, context, passage.source, rows)
         for hidden in hidden_texts(passage.text, normal.text):
-            self._add(hidden, (0, len(passage.text)), context, rows)
+            self._add(hidden, (0, len(passage.text)), context, passage.source, rows)
         unread = tuple(self._unread(passage, normal.text, encoding, laid.unread))
         made = tuple(
             _Row(number, ids, place, calibration)
@@ -245,18 +244,19 @@ class Classifier:
     def _clears(self, ids: Ids, source: Source, language: Language) -> bool:
         return self._first_stage is not None and self._first_stage.clears(ids, source, language)
 
-    def _add(self, text: str, place: Slice, context: Ids, rows: dict[Ids, Slice]) -> None:
+    def _add(self, text: str, place: Slice, context: Ids, source: Source, rows: dict[Ids, Slice]) -> None:
         """Adds the windows over another reading of the characters at `place`."""
         ids = self._tokens(text).ids
-        for window in self._windows(len(ids), context).slices or ((0, 0),):
+        for window in self._windows(len(ids), context, source).slices or ((0, 0),):
             rows.setdefault(self._row(ids, window, context), place)
 
     def _row(self, ids: Sequence[int], window: Slice, context: Ids) -> Ids:
         return (*context, *ids[slice(*window)], *self._specials.end)
 
-    def _windows(self, tokens: int, context: Ids) -> Windows:
+    def _windows(self, tokens: int, context: Ids, source: Source) -> Windows:
         size = self.manifest.max_tokens - len(context) - len(self._specials.end)
-        return windows(tokens, size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
+        overlap = OWN_OVERLAP if source in _OWN else OVERLAP
+        return windows(tokens, size=size, overlap=min(overlap, size // 4), limit=MAX_WINDOWS)
 
     def _tokens(self, text: str) -> Encoding:
         """A question is read once as the prompt, and again before each window of its answer."""
@@ -278,14 +278,14 @@ class Classifier:
     def _unread(self, passage: Passage, text: str, encoding: Encoding, gap: Slice | None) -> Iterator[Unread]:
         if gap is not None:
             places = encoding.offsets
-            yield Unread(passage.path, "too_long", places[gap[1]][0] - places[gap[0]][0])
+            yield Unread(passage.path, UnreadReason.TOO_LONG, places[gap[1]][0] - places[gap[0]][0])
         unknown = self._unknown_letters(text, encoding)
         if unknown >= MIN_UNKNOWN and unknown > MAX_UNKNOWN_SHARE * sum(map(str.isalpha, text)):
-            yield Unread(passage.path, "unknown_tokens", unknown)
+            yield Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, unknown)
 
     def _unknown_letters(self, text: str, encoding: Encoding) -> int:
         """Letters that the tokenizer does not know. Characters are counted, not tokens: it folds a run of any length
-        into one unknown token (RELIABILITY finding L). Emoji and signs are no letters."""
+        into one unknown token (reference/faults.md, L). Emoji and signs are no letters."""
         if self._specials.unknown not in encoding.ids:
             return 0
         places = zip(encoding.ids, encoding.offsets, strict=True)
@@ -347,33 +347,6 @@ def _stretch(text: str, normal: Normalised, encoding: Encoding, window: Slice) -
     return place, compatible(text[slice(*place)]) != normal.text[first:last]
 
 
-def _tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer in this file, reading control tokens in nobody's text (RELIABILITY finding M)."""
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as exc:  # `tokenizers` raises bare Exception for a malformed file
-        raise ArtefactRefused(f"tokenizer.json cannot be read: {exc}") from exc
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    # A Unigram vocabulary holds its control tokens as ordinary pieces too, so in a text they are cut in two.
-    tokens = _CONTROLS | {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    spelt = [Replace(Regex(_spelt(first, tokens)), f"{first} ") for first in sorted({token[0] for token in tokens})]
-    tokenizer.normalizer = Sequences([*([] if tokenizer.normalizer is None else [tokenizer.normalizer]), *spelt])
-    return tokenizer
-
-
-def _spelt(first: str, tokens: Iterable[str]) -> str:
-    """A control token's first character, where the rest of one follows."""
-    rests = sorted(_escaped(token[1:]) for token in tokens if token[0] == first and len(token) > 1)
-    return f"{_escaped(first)}(?={'|'.join(rests)})"
-
-
-def _escaped(text: str) -> str:
-    """`re.escape` would escape characters that this regex dialect (Oniguruma) reads otherwise."""
-    return re.sub(r"[^\w\s]", lambda found: f"\\{found[0]}", text)
-
-
 def _refuse_unverified(manifest: Manifest) -> None:
     if manifest.encoder is not None and manifest.encoder.get("verified") is not True:
         raise ArtefactRefused(
@@ -384,7 +357,7 @@ def _refuse_unverified(manifest: Manifest) -> None:
 
 
 def scores_of(logits: Logits, calibrations: Sequence[Calibration]) -> npt.NDArray[np.float64]:
-    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (docs/artefact.md)."""
+    """Logits [rows, unsafe + categories] -> scores [rows, categories]: `p * p_c / max(p_1..p_8)` (artefact.md)."""
     wide = logits.astype(np.float64)
     bias = np.array([calibration.bias for calibration in calibrations])
     temperature = np.array([calibration.temperature for calibration in calibrations])

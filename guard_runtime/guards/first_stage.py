@@ -45,8 +45,8 @@ class FirstStage:
 
     def score(self, ids: Sequence[int], source: Source) -> float:
         """The mean weight of the window's features, times the square root of their number; high is harmful."""
-        found = buckets(ids, source, self.bits)
-        return float(self.weights[found].sum() / np.sqrt(len(found))) if len(found) else 0.0
+        places = buckets(ids, source, self.bits)
+        return float(self.weights[places].sum() / np.sqrt(len(places))) if len(places) else 0.0
 
     def clears(self, ids: Sequence[int], source: Source, language: Language) -> bool:
         """Whether these tokens need no closer look."""

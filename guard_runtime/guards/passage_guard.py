@@ -15,7 +15,17 @@ from guard_runtime.serving.batcher import Priority
 from guard_runtime.serving.verdict_cache import VerdictCache
 from guard_runtime.text.scripts import is_han
 from guard_runtime.text.windows import Windows, windows
-from guard_runtime.verdict import CATEGORIES, Coverage, Place, SourceScores, Unread, Verdict, corrected, worst
+from guard_runtime.verdict import (
+    CATEGORIES,
+    Coverage,
+    Place,
+    SourceScores,
+    Unread,
+    UnreadReason,
+    Verdict,
+    corrected,
+    worst,
+)
 
 
 class DescribedModel(Protocol):
@@ -50,14 +60,18 @@ class ReadLimits:
     """How much is read, in characters. A part longer than `section` is read in sections, so that one long text does not
     keep other requests waiting; of more than `sections` the middle ones are left out and reported as unread. The parts
     of the last turn, and those of the last `turns`, are also read joined: each part whole, or if it is long its first
-    and last `ends`. `at_once` passages of one conversation are in the queue. A streamed answer is read with up to
-    `before` characters of what came before it by a model that caches what it has read. For other models it is 0."""
+    and last `ends`. So are the user's last `shorts` texts of at most `short` characters, however many turns lie between
+    them: a request can be split over the whole of a conversation. `at_once` passages of one conversation are in the
+    queue. A streamed answer is read with up to `before` characters of what came before it by a model that caches what
+    it has read. For other models it is 0."""
 
     section: int = 5_000
     overlap: int = 400
     sections: int = 14
     ends: int = 400
     turns: int = 4
+    short: int = 120
+    shorts: int = 8
     at_once: int = 8
     before: int = 0
 
@@ -71,6 +85,7 @@ class _Check:
     """One check under way: passages still to be scored, and the verdicts on the others."""
 
     priority: Priority
+    scope: str
     todo: deque[Passage]
     verdicts: list[Verdict] = field(default_factory=list)
     cached: int = 0
@@ -108,7 +123,9 @@ class PassageGuard:
 
     async def check(self, conversation: Conversation) -> Verdict:
         """Raises `GuardError` when one of its passages has no verdict: an incomplete reading is no verdict."""
-        check = _Check(_priority(conversation), deque(_different(_passages(conversation, self._limits))))
+        check = _Check(
+            _priority(conversation), conversation.scope, deque(_different(_passages(conversation, self._limits)))
+        )
         self._recall(check)
         await self._score_all(check)
         parts = [part for part in conversation.judged if part.text]
@@ -142,15 +159,15 @@ class PassageGuard:
         async with self._scorer.running():
             yield self
 
-    @property
-    def _versioned_name(self) -> str:
-        return f"{self.name}@{self.version}"
+    def _cache_name(self, scope: str) -> str:
+        """What verdicts are kept under. Nobody is to learn from one whether somebody else has sent the same text."""
+        return f"{self.name}@{self.version} {scope}"
 
     def _recall(self, check: _Check) -> None:
         """Moves what the cache knows from `todo` to `verdicts`. It costs no windows or tokens now."""
         unknown: deque[Passage] = deque()
         for passage in check.todo:
-            known = self._cache.get(self._versioned_name, passage)
+            known = self._cache.get(self._cache_name(check.scope), passage)
             if known is None:
                 unknown.append(passage)
                 continue
@@ -176,7 +193,7 @@ class PassageGuard:
                 passage = check.todo.popleft()
                 verdict = await self._scorer.check(passage, check.priority)
                 check.verdicts.append(_placed(verdict, passage))
-                self._cache.put(self._versioned_name, passage, verdict)
+                self._cache.put(self._cache_name(check.scope), passage, verdict)
         except GuardError as exc:
             check.failure = exc
             if scope is not None:
@@ -215,15 +232,27 @@ def _passages(conversation: Conversation, limits: ReadLimits) -> Iterator[Passag
         text = _grown(part, limits)
         for start, end in _sections(text, limits).slices:
             yield Passage(direction, text[start:end], context, part.path, source, start)
-    turns = len(conversation.turns)
-    for first_turn in (turns - 1, turns - limits.turns) if direction is Direction.PROMPT else (turns - 1,):
-        joinable = [(part.text, source) for turn, part, source in parts if turn >= first_turn]
-        texts = [text for text, source in joinable if text and source not in _NEVER_SPLIT]
-        sources = {source for text, source in joinable if text and source not in _NEVER_SPLIT}
-        joined = _joined(texts, limits) if len(texts) > 1 else ""
+    for texts in _joinable(conversation, parts, limits):
+        sources = {source for _, source in texts}
+        source = next(iter(sources)) if len(sources) == 1 else Source.USER
+        joined = _joined([text for text, _ in texts], limits) if len(texts) > 1 else ""
         for start, end in _sections(joined, limits).slices:
-            source = next(iter(sources)) if len(sources) == 1 else Source.USER
             yield Passage(direction, joined[start:end], context, source=source, start=start)
+
+
+def _joinable(
+    conversation: Conversation, parts: Sequence[tuple[int, Part, Source]], limits: ReadLimits
+) -> Iterator[Sequence[tuple[str, Source]]]:
+    """The texts over which a request may be split: the last turn's; in a prompt the last turns', and what the user said
+    shortly before them too."""
+    texts = [(turn, part.text, source) for turn, part, source in parts if part.text and source not in _NEVER_SPLIT]
+    last = len(conversation.turns) - 1
+    yield [(text, source) for turn, text, source in texts if turn == last]
+    if conversation.direction is Direction.PROMPT:
+        yield [(text, source) for turn, text, source in texts if turn > last - limits.turns]
+        short = [(text, source) for _, text, source in texts if source is Source.USER and len(text) <= limits.short]
+        if last >= limits.turns:
+            yield short[-limits.shorts :]
 
 
 def _judged(conversation: Conversation) -> Iterator[tuple[int, Part, Source]]:
@@ -257,7 +286,7 @@ def _left_out(parts: Sequence[Part], limits: ReadLimits) -> Iterator[Unread]:
     for part in parts:
         gap = _sections(part.text or "", limits).unread
         if gap is not None:
-            yield Unread(part.path, "too_long", gap[1] - gap[0])
+            yield Unread(part.path, UnreadReason.TOO_LONG, gap[1] - gap[0])
 
 
 def _joined(texts: Sequence[str], limits: ReadLimits) -> str:

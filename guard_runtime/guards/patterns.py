@@ -111,7 +111,7 @@ def _public_address(text: str) -> float:
 
 
 def _random(text: str) -> float:
-    """Letters and digits mixed as nobody mixes them in words."""
+    """Letters and digits mixed in a way that words do not have."""
     mixed = any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
     fine = mixed and entropy(text) >= _MIN_ENTROPY and _PLACEHOLDER.search(text) is None
     return LIKELY if fine else 0.0

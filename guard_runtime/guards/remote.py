@@ -14,7 +14,7 @@ import anyio
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
-from guard_runtime.generative.families import ANSWER, QUESTION, Family, Word
+from guard_runtime.generative.families.family import ANSWER, QUESTION, Family, Word
 from guard_runtime.generative.prompt import Label, Slot, words
 from guard_runtime.generative.scoring import probability, spread, together
 from guard_runtime.guard import OperatingPoints, Passage
@@ -41,7 +41,7 @@ _CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_|][\w| .-]{0,40}>)|\[(?=/?INST\]|gMASK\
 @dataclass(frozen=True, slots=True)
 class Server:
     """`url` ends before `/chat/completions` or `/moderations`. `deadline` in seconds, for one passage in all: below the
-    gateway's own, or the breaker never learns that the server hangs. `queue`: passages that may be under way."""
+    gateway's own, or the breaker never learns that the server does not answer. `queue`: passages in progress."""
 
     url: str
     model: str
@@ -81,7 +81,7 @@ class ChatGuard:
     path = "/chat/completions"
 
     def __post_init__(self) -> None:
-        if self.family.heads or any(len(asked) > 1 or asked[0].variables for asked in self.family.asked.values()):
+        if self.family.heads or any(len(some) > 1 or some[0].variables for some in self.family.questions.values()):
             raise GuardFailed(f"family {self.family.name} is not served by a chat endpoint: export it")
 
     def question(self, passage: Passage, model: str) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class ChatGuard:
             {"role": message.role.value, "content": _filled(message.content, filled)}
             for message in self.family.messages[passage.direction]
         ]
-        asked = {"model": model, "messages": messages, "temperature": 0, "max_tokens": FIRST_TOKENS}
-        return {**asked, "logprobs": True, "top_logprobs": TOP, "stream": False}
+        request = {"model": model, "messages": messages, "temperature": 0, "max_tokens": FIRST_TOKENS}
+        return {**request, "logprobs": True, "top_logprobs": TOP, "stream": False}
 
     def again(self, body: dict[str, Any], reply: Mapping[str, Any]) -> dict[str, Any] | None:
         if body["max_tokens"] >= WRITTEN_TOKENS or self._margin(reply) is not None or self._read(reply) is not None:
@@ -106,7 +106,7 @@ class ChatGuard:
             risk = 1.0 if label.name in self.family.risky else 0.0
         else:
             raise GuardFailed(f"{name}: neither log-probabilities nor an answer that can be read")
-        scores = together([spread(risk, self.family.asked[passage.direction][0].categories, {})])
+        scores = together([spread(risk, self.family.questions[passage.direction][0].categories, {})])
         return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
 
     def _read(self, reply: Mapping[str, Any]) -> Label | None:
@@ -117,13 +117,13 @@ class ChatGuard:
         """log P(risky) - log P(safe) at the verdict's position, if the labels have all but 5 % of the probability."""
         before = ""
         for position in _positions(reply):
-            found = {word.name: 0.0 for word in self.family.words}
+            shares = {word.name: 0.0 for word in self.family.words}
             if before.strip() == self.family.forced.strip():
                 for text, logprob in _tops(position):
                     if (word := self._word(text)) is not None:
-                        found[word.name] += math.exp(logprob)
-            if HEALTH <= sum(found.values()) <= 1 + ROUNDING:
-                return self._odds(found)
+                        shares[word.name] += math.exp(logprob)
+            if HEALTH <= sum(shares.values()) <= 1 + ROUNDING:
+                return self._odds(shares)
             before += str(position.get("token", ""))
         return None
 
@@ -133,17 +133,17 @@ class ChatGuard:
         starts = [word for word in self.family.words if bare and word.text.strip().startswith(bare)]
         return starts[0] if len(starts) == 1 else None
 
-    def _odds(self, found: Mapping[str, float]) -> float:
-        risky = sum(part for name, part in found.items() if name in self.family.risky)
-        safe = sum(part for name, part in found.items() if name not in self.family.risky)
+    def _odds(self, shares: Mapping[str, float]) -> float:
+        risky = sum(part for name, part in shares.items() if name in self.family.risky)
+        safe = sum(part for name, part in shares.items() if name not in self.family.risky)
         return math.log(max(risky, 1e-12)) - math.log(max(safe, 1e-12))
 
 
 @dataclass(frozen=True, slots=True)
 class LibraGate:
     """Another LibraGate's guard, through its `/moderations`: a score for every category of ours, or a failure. It is
-    told which way the text travels, and must say that it judged it so; it gives scores where its tenant's policy says
-    `expose_scores: true`."""
+    told whether the text is a prompt or an answer, and must confirm that it judged it as such; it gives scores where
+    its tenant's policy says `expose_scores: true`."""
 
     path = "/moderations"
 
@@ -165,7 +165,7 @@ class LibraGate:
             advice = "is it LibraGate's, and does its policy say `expose_scores: true`?"
             raise GuardFailed(f"{name}: the reply has no score for every category ({exc!r}): {advice}") from exc
         if direction != passage.direction:
-            raise GuardFailed(f"{name}: the text travels as a {passage.direction}, and was not judged so")
+            raise GuardFailed(f"{name}: the text is a {passage.direction}, and the server judged it as something else")
         return Verdict(name, scores, (), Coverage(1, len(passage.text), 1))
 
 
@@ -280,7 +280,7 @@ def _filled(content: str, filled: Mapping[Slot, str]) -> str:
 def neutral(text: str) -> str:
     """Text in which nothing reads as a control token. The server's tokenizer would take `<|im_end|>` for one: a
     zero-width space after the bracket makes it plain letters."""
-    return _CONTROL.sub(lambda found: found.group() + "\u200b", text)
+    return _CONTROL.sub(lambda control: control.group() + "\u200b", text)
 
 
 def _choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -303,8 +303,8 @@ def _positions(reply: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _tops(position: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Tokens and their log-probabilities: finite and at most 0, or they are not believed."""
-    found = position.get("top_logprobs")
-    pairs = [(item.get("token"), item.get("logprob")) for item in found if isinstance(item, dict)] if found else []
+    top = position.get("top_logprobs")
+    pairs = [(item.get("token"), item.get("logprob")) for item in top if isinstance(item, dict)] if top else []
     return [
         (token, float(logprob))
         for token, logprob in pairs

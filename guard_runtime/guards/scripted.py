@@ -35,6 +35,6 @@ class ScriptedGuard:
         yield self
 
 
-def words(found: Mapping[str, Category], score: float = 0.99) -> Script:
+def words(categories: Mapping[str, Category], score: float = 0.99) -> Script:
     """A script that scores `score` for the category of every word it finds."""
-    return lambda text: {category: score for word, category in found.items() if word in text}
+    return lambda text: {category: score for word, category in categories.items() if word in text}

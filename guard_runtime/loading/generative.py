@@ -11,11 +11,11 @@ from guard_runtime.artefacts.artefact import Artefact, self_test
 from guard_runtime.artefacts.manifest import Manifest
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.generative.decoder import Decoder, DecoderShape
-from guard_runtime.generative.greedy import Writer
-from guard_runtime.generative.prefill import LIMITS, Limits
+from guard_runtime.generative.greedy import GreedyDecoder
+from guard_runtime.generative.prefill import LIMITS, PrefillLimits
 from guard_runtime.generative.prompt import label_tokens, probes_from_json
 from guard_runtime.generative.token_heads import heads_from_json, outputs
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guard import Passage
 from guard_runtime.guards.explainer import Explainer
 from guard_runtime.guards.generative import Contract, GenerativeModel
@@ -39,7 +39,7 @@ CHARACTERS_PER_TOKEN = 3
 """At most so many characters are asked about at once: more than fit into one prefill are laid out in windows there."""
 
 
-def limits_on(place: Placement) -> Limits:
+def limits_on(place: Placement) -> PrefillLimits:
     """One row at a time on a CPU, batches elsewhere."""
     return LIMITS if place.on_cpu else replace(LIMITS, rows=GPU_ROWS)
 
@@ -48,7 +48,7 @@ def load_generative(
     folder: Path,
     *,
     place: Placement = ON_CPU,
-    limits: Limits | None = None,
+    limits: PrefillLimits | None = None,
     serving: ServingOptions = DEFAULT_OPTIONS,
     unverified: bool = False,
 ) -> PassageGuard:
@@ -57,12 +57,12 @@ def load_generative(
     `unverified` serves an artefact that did not agree with its checkpoint when it was exported: for tests only.
     """
     artefact = Artefact.load(folder)
-    asked = limits or limits_on(place)
+    bounds = limits or limits_on(place)
     now, model = placed(
-        lambda where: generative_model(artefact, place=where, limits=asked, unverified=unverified), place
+        lambda where: generative_model(artefact, place=where, limits=bounds, unverified=unverified), place
     )
     batcher = Batcher(
-        model, name=now.name, limits=QueueLimits(serving.max_queue, asked.rows), observer=serving.observer
+        model, name=now.name, limits=QueueLimits(serving.max_queue, bounds.rows), observer=serving.observer
     )
     room = now.limits.tokens * now.limits.windows
     read = ReadLimits(section=CHARACTERS_PER_TOKEN * room, before=room // 4)
@@ -79,7 +79,7 @@ def _explaining(model: Served | WarmSwap[Served], passage: Passage) -> Iterator[
 
 
 def generative_model(
-    artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS, unverified: bool = False
+    artefact: Artefact, *, place: Placement = ON_CPU, limits: PrefillLimits = LIMITS, unverified: bool = False
 ) -> Served:
     """Blocking, for one thread, its golden rows scored again. Raises `ArtefactRefused`."""
     manifest = artefact.manifest
@@ -97,7 +97,7 @@ def generative_model(
     return model
 
 
-def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> GenerativeModel:
+def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: PrefillLimits = LIMITS) -> GenerativeModel:
     """A guard that writes its verdict, without a look at its golden rows: for export, which measures them."""
     manifest, limits = artefact.manifest, _within(artefact, limits)
     stored: Mapping[str, Any] = manifest.generative or {}
@@ -119,13 +119,15 @@ def untested(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = 
     if tokens != label_tokens(probes):
         raise ArtefactRefused(f"{manifest.name}: the graph's label tokens are not those of the prompts, in their order")
     decoder = _decoder(artefact, place, limits)
-    writer = None
+    greedy = None
     if artefact.head is not None:
-        writer = Writer(decoder, Graph(artefact.head, _beside(place)), stop)
-    return GenerativeModel(contract, _vocabulary(artefact), decoder, writer, limits)
+        greedy = GreedyDecoder(decoder, Graph(artefact.head, _beside(place)), stop)
+    return GenerativeModel(contract, _tokenizer(artefact), decoder, greedy, limits)
 
 
-def untested_tokenwise(artefact: Artefact, *, place: Placement = ON_CPU, limits: Limits = LIMITS) -> TokenwiseModel:
+def untested_tokenwise(
+    artefact: Artefact, *, place: Placement = ON_CPU, limits: PrefillLimits = LIMITS
+) -> TokenwiseModel:
     """The same of a guard that judges every token."""
     manifest, limits = artefact.manifest, _within(artefact, limits)
     heads = heads_from_json((manifest.generative or {}).get("heads"))
@@ -137,14 +139,14 @@ def untested_tokenwise(artefact: Artefact, *, place: Placement = ON_CPU, limits:
         operating_points=manifest.operating_points,
     )
     decoder = _decoder(artefact, place, limits, outputs(tuple(heads.values())))
-    return TokenwiseModel(contract, _vocabulary(artefact), decoder, limits)
+    return TokenwiseModel(contract, _tokenizer(artefact), decoder, limits)
 
 
-def _within(artefact: Artefact, limits: Limits) -> Limits:
+def _within(artefact: Artefact, limits: PrefillLimits) -> PrefillLimits:
     return replace(limits, tokens=min(limits.tokens, artefact.manifest.max_tokens))
 
 
-def _decoder(artefact: Artefact, place: Placement, limits: Limits, each: int = 0) -> Decoder:
+def _decoder(artefact: Artefact, place: Placement, limits: PrefillLimits, each: int = 0) -> Decoder:
     """`each`: logits for every token."""
     manifest = artefact.manifest
     try:
@@ -160,7 +162,7 @@ def _decoder(artefact: Artefact, place: Placement, limits: Limits, each: int = 0
     return decoder
 
 
-def _profile(manifest: Manifest, place: Placement, shape: DecoderShape, limits: Limits) -> Profile | None:
+def _profile(manifest: Manifest, place: Placement, shape: DecoderShape, limits: PrefillLimits) -> Profile | None:
     if Device.TENSORRT not in place.devices:
         return None
     refuse_unsuited(manifest.name, manifest.precision, manifest.opset)
@@ -173,9 +175,9 @@ def _beside(place: Placement) -> Placement:
     return replace(place, devices=rest or (Device.CUDA,))
 
 
-def _vocabulary(artefact: Artefact) -> Vocabulary:
+def _tokenizer(artefact: Artefact) -> SafeTokenizer:
     try:
-        return Vocabulary(artefact.tokenizer.decode("utf-8"))
+        return SafeTokenizer(artefact.tokenizer.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise ArtefactRefused("tokenizer.json is not UTF-8") from exc
 
@@ -183,6 +185,6 @@ def _vocabulary(artefact: Artefact) -> Vocabulary:
 def _check_graph(name: str, graph: Graph, shape: DecoderShape, more: set[str]) -> None:
     kinds = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
     inputs = {"input_ids", "attention_mask", "position_ids", "last_index", "past_row", *(f"past.{k}" for k in kinds)}
-    found = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
-    if set(graph.inputs) != inputs or set(graph.outputs) != found:
+    outputs = {"label_logits", "hidden", *more, *(f"present.{kind}" for kind in kinds)}
+    if set(graph.inputs) != inputs or set(graph.outputs) != outputs:
         raise ArtefactRefused(f"{name}: the graph is not a score graph of {shape.layers} layers")

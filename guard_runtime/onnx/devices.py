@@ -33,7 +33,7 @@ LIBRARIES: Mapping[Device, tuple[str, ...]] = MappingProxyType(
         Device.TENSORRT: (*CUDA_LIBRARIES, "libnvinfer.so.10", "libnvonnxparser.so.10"),
     }
 )
-"""What onnxruntime-gpu 1.31's provider libraries are linked against (GUARDS.md 2.5)."""
+"""What onnxruntime-gpu 1.31's provider libraries are linked against."""
 
 INSTALL: Mapping[Device, str] = MappingProxyType(
     {
@@ -110,6 +110,6 @@ def explained(device: Device, available: Sequence[str], has: Loads = loads) -> s
 
 def _in_packages(library: str) -> list[Path]:
     """TensorRT's wheels keep their libraries where the linker does not look."""
-    found = importlib.util.find_spec("tensorrt_libs")
-    folders = found.submodule_search_locations if found is not None else None
+    spec = importlib.util.find_spec("tensorrt_libs")
+    folders = spec.submodule_search_locations if spec is not None else None
     return [Path(folder) / library for folder in folders or ()]

@@ -115,10 +115,10 @@ class Graph(_Model):
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """Takes arrays and what `held` gave. Raises `GuardFailed` when the model does."""
         try:
-            found = self._run_bound(inputs) if self._bound else self._session.run(None, dict(inputs))
+            outputs = self._run_bound(inputs) if self._bound else self._session.run(None, dict(inputs))
         except Exception as exc:  # ONNX Runtime's exceptions share no base but Exception
             raise GuardFailed(f"the model failed: {type(exc).__name__}") from exc
-        return dict(zip(self.outputs, found, strict=True))
+        return dict(zip(self.outputs, outputs, strict=True))
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> list[Any]:
         binding = self._session.io_binding()
@@ -130,8 +130,8 @@ class Graph(_Model):
         for name in self.outputs:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
-        found: list[Any] = binding.copy_outputs_to_cpu()
-        return found
+        outputs: list[Any] = binding.copy_outputs_to_cpu()
+        return outputs
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -215,36 +215,45 @@ class Session(_Model):
             raise ArtefactRefused(f"the model gives {sorted(outputs)}, not float32 logits")
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A model, where it is to run, and the shapes a TensorRT engine is built for."""
+
+    model: bytes
+    place: Placement
+    profile: Profile | None
+
+
 def _opened(model: bytes, place: Placement, profile: Profile | None, runtime: Runtime) -> tuple[Opened, Device]:
     """The session, and the device it really runs on: ONNX Runtime falls back to the CPU without a word."""
     if not place.devices or place.threads < 1:
-        asked = [device.value for device in place.devices]
-        raise ArtefactRefused(f"devices {asked} with {place.threads} threads: name a device and a thread")
+        names = [device.value for device in place.devices]
+        raise ArtefactRefused(f"devices {names} with {place.threads} threads: name a device and a thread")
     refused = []
     for devices in place.choices():
         try:
-            return _on(model, devices, (place, profile), runtime), devices[0]
+            return _on(Opening(model, place, profile), devices, runtime), devices[0]
         except ArtefactRefused as exc:
             refused.append(str(exc))
     raise ArtefactRefused("; ".join(refused))
 
 
-def _on(model: bytes, devices: Sequence[Device], asked: tuple[Placement, Profile | None], runtime: Runtime) -> Opened:
+def _on(opening: Opening, devices: Sequence[Device], runtime: Runtime) -> Opened:
     first = devices[0]
     available = runtime.available()
     if PROVIDERS[first] not in available:
         raise ArtefactRefused(explained(first, available, runtime.loads))
-    source: bytes | Path = model
+    source: bytes | Path = opening.model
     providers: list[Any] = [PROVIDERS[device] for device in devices if PROVIDERS[device] in available]
     if first is Device.TENSORRT:
-        folder, options = _engine(model, asked, runtime)
+        folder, options = _engine(opening, runtime)
         providers[0] = (PROVIDERS[first], options)
-        source = folder / tensorrt.CONTEXT if (folder / tensorrt.CONTEXT).is_file() else model
-    if first is Device.CUDA and asked[0].cuda_graphs:
+        source = folder / tensorrt.CONTEXT if (folder / tensorrt.CONTEXT).is_file() else opening.model
+    if first is Device.CUDA and opening.place.cuda_graphs:
         providers[0] = (PROVIDERS[first], {"enable_cuda_graph": "1"})
     why = "" if first is Device.CPU else f": {explained(first, available, runtime.loads)}"
     try:
-        session = runtime.open(source, _options(asked[0].threads), providers)
+        session = runtime.open(source, _options(opening.place.threads), providers)
     except Exception as exc:  # ONNX Runtime's exceptions share no other base
         raise ArtefactRefused(f"the model cannot be loaded: {exc}{why}") from exc
     if (used := session.get_providers()[0]) != PROVIDERS[first]:
@@ -252,14 +261,14 @@ def _on(model: bytes, devices: Sequence[Device], asked: tuple[Placement, Profile
     return session
 
 
-def _engine(model: bytes, asked: tuple[Placement, Profile | None], runtime: Runtime) -> tuple[Path, Mapping[str, str]]:
-    """The folder of this model's engine, for nobody else to write to, and the options by which it is built or found."""
-    place, profile = asked
+def _engine(opening: Opening, runtime: Runtime) -> tuple[Path, Mapping[str, str]]:
+    """The folder of this model's engine, which only this user may write to, and the options to build or find it."""
+    place, profile = opening.place, opening.profile
     if profile is None or place.cache is None:
         raise ArtefactRefused("tensorrt: needs a folder for its engines, and the shapes they are built for")
     if missing(Device.TENSORRT, runtime.loads):
         raise ArtefactRefused(explained(Device.TENSORRT, runtime.available(), runtime.loads))
-    folder = tensorrt.engine_folder(place.cache, model, profile, runtime.machine())
+    folder = tensorrt.engine_folder(place.cache, opening.model, profile, runtime.machine())
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:

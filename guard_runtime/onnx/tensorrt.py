@@ -2,7 +2,7 @@
 
 import ctypes
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,8 @@ def this_machine(onnxruntime: str) -> Machine:
         driver = ctypes.CDLL("libcuda.so.1")
     except (OSError, AttributeError) as exc:
         raise ArtefactRefused(f"tensorrt: {exc}") from exc
-    found = [_attribute(driver, number) for number in (_MAJOR, _MINOR)]
-    return Machine(onnxruntime, str(version), f"sm{found[0]}{found[1]}")
+    capability = [_attribute(driver, number) for number in (_MAJOR, _MINOR)]
+    return Machine(onnxruntime, str(version), f"sm{capability[0]}{capability[1]}")
 
 
 def _attribute(driver: ctypes.CDLL, number: int) -> int:
@@ -135,22 +135,36 @@ class DecoderSizes:
     tokens: int
 
 
-def decoder_profile(sizes: DecoderSizes, usual: Sequence[int] = (1, 128, 142)) -> Profile:
+@dataclass(frozen=True, slots=True)
+class DecoderRun:
+    """The shape of one run: rows, new tokens, and tokens read before."""
+
+    rows: int
+    new: int
+    past: int
+
+    def within(self, most: "DecoderRun") -> "DecoderRun":
+        return DecoderRun(min(self.rows, most.rows), min(self.new, most.new), min(self.past, most.past))
+
+
+LEAST_RUN = DecoderRun(1, 1, 1)
+USUAL_RUN = DecoderRun(1, 128, 142)
+
+
+def decoder_profile(sizes: DecoderSizes, usual: DecoderRun = USUAL_RUN) -> Profile:
     """Every input of a score graph, the past of every layer among them. There is always at least one past token: an
-    engine takes no empty tensor, so the decoder puts a masked one there. `usual`: rows, new tokens, past tokens."""
-    most = (sizes.rows, sizes.tokens, sizes.tokens)
-    rows, new, past = (min(a, b) for a, b in zip(usual, most, strict=True))
-    return Profile(_decoder(sizes, (1, 1, 1)), _decoder(sizes, (rows, new, past)), _decoder(sizes, most))
+    engine takes no empty tensor, so the decoder puts a masked one there."""
+    most = DecoderRun(sizes.rows, sizes.tokens, sizes.tokens)
+    return Profile(_decoder(sizes, LEAST_RUN), _decoder(sizes, usual.within(most)), _decoder(sizes, most))
 
 
-def _decoder(sizes: DecoderSizes, of: tuple[int, int, int]) -> dict[str, Shape]:
-    rows, new, past = of
+def _decoder(sizes: DecoderSizes, run: DecoderRun) -> dict[str, Shape]:
     kinds = [f"past.{layer}.{part}" for layer in range(sizes.layers) for part in ("key", "value")]
     return {
-        "input_ids": (rows, new),
-        "attention_mask": (rows, new + past),
-        "position_ids": (rows, new),
-        "last_index": (rows,),
-        "past_row": (rows,),
-        **dict.fromkeys(kinds, (rows, sizes.heads, past, sizes.width)),
+        "input_ids": (run.rows, run.new),
+        "attention_mask": (run.rows, run.new + run.past),
+        "position_ids": (run.rows, run.new),
+        "last_index": (run.rows,),
+        "past_row": (run.rows,),
+        **dict.fromkeys(kinds, (run.rows, sizes.heads, run.past, sizes.width)),
     }

@@ -167,7 +167,7 @@ class Batcher:
             with anyio.fail_after(self.limits.hang_after):
                 return await self._executor.run(work)
         except TimeoutError as exc:
-            problem = f"no result within {self.limits.hang_after:g} s; its thread hangs"
+            problem = f"no result within {self.limits.hang_after:g} s; the model's thread does not answer"
             self._fail(jobs, problem, exc)
             self._close(problem)
         except GuardError as exc:

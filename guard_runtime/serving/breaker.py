@@ -1,4 +1,4 @@
-"""A circuit breaker: after enough failures in a row nobody is asked for a while, then one call tries again."""
+"""A circuit breaker: after enough failures in a row no call is made for a while, then one call tries again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -74,16 +74,16 @@ def decoded_runs(text: str) -> tuple[str, ...]:
     the decoded runs alone. () where nothing decodes to readable text. Runs inside runs are followed MAX_DEPTH deep.
     """
     budget = 2 * len(text) + MAX_OUTPUT
-    found: list[str] = []
+    decoded: list[str] = []
     current = text
     for _ in range(MAX_DEPTH):
         current, runs = _decoded_in_place(current)
         if not runs:
             break
-        found += runs
-    if not found or len(current) > budget:
+        decoded += runs
+    if not decoded or len(current) > budget:
         return ()
-    alone = "\n".join(dict.fromkeys(found))[:budget]
+    alone = "\n".join(dict.fromkeys(decoded))[:budget]
     return (current,) if alone == current else (current, alone)
 
 

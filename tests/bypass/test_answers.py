@@ -12,7 +12,7 @@ from gateway.errors import UpstreamError
 from gateway.policy.policy import Action, Rewrite, StreamSettings
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.upstream import Pause, Scripted, Step
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.bypass.walls import (
     BAD_WORD,
     CHAT,
@@ -187,7 +187,7 @@ def test_wire_07_reasoning_thinking_annotations_and_transcripts_are_read(fields:
 @pytest.mark.parametrize("costume", ["\u200b".join(ID_NUMBER), "".join(chr(ord(c) + 0xFEE0) for c in ID_NUMBER)])
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_wire_08_unicode_costumes_hide_no_number_in_a_stream(costume: str, size: int) -> None:
-    parts = Parts(guards=(Rules(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
+    parts = Parts(guards=(PersonalData(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
     raw = streamed(*said(f"His number is {costume}, that is all. And more.", size), parts=parts)
     assert heard(raw).startswith("His number is [redacted:cn_resident_id], that is all. And more.")
 
@@ -265,7 +265,7 @@ def test_threat_06_unread_shapes_of_new_fields_are_held_and_answered_for(event: 
 )
 def test_threat_06_unread_shapes_in_a_plain_answer_are_answered_for(fields: Json) -> None:
     answer = answered(plain(message("fine", **fields)))
-    assert BAD_WORD not in answer.text and answer.json()["choices"][0]["finish_reason"] == "content_filter"
+    assert BAD_WORD not in answer.text and answer.json()["choices"][0]["message"]["content"] == "fine"
 
 
 def test_threat_18_one_event_in_is_one_event_out() -> None:

@@ -33,7 +33,23 @@ def test_wire_11_cache_one_tenants_verdict_is_no_other_tenants_decision(first: s
         keys = (first, KEY, OTHER_KEY, KEY, OTHER_KEY)
         seen = {(key, post(url, ASKED, key=key).status_code) for key in keys}
     assert seen == {(KEY, 400), (OTHER_KEY, 200)}
-    assert model.batches.count("something forbidden") == 1
+    assert model.batches.count("something forbidden") == 2, "once for each tenant"
+
+
+def test_wire_11_cache_tells_no_tenant_what_another_has_sent() -> None:
+    parts = Parts(guards=(WordModel().guard(),))
+    with served(parts.gateway) as url:
+        first, second, again = (
+            receipt(url, post(url, asking("something harmless"), key=key), key) for key in (KEY, OTHER_KEY, OTHER_KEY)
+        )
+    assert (first["cached"], second["cached"], again["cached"]) == (0, 0, 1)
+    assert first["windows"] == second["windows"] == 1
+
+
+def receipt(url: str, reply: httpx.Response, key: str) -> Any:
+    """What the receipt says of how the prompt was read."""
+    address = f"{url}/v1/receipts/{reply.headers['x-request-id']}"
+    return httpx.get(address, headers={"Authorization": f"Bearer {key}"}).json()["coverage"]["prompt"][0]
 
 
 def test_wire_11_cache_another_version_or_direction_is_asked_anew() -> None:
@@ -186,6 +202,7 @@ def test_wire_14_leaks_no_reply_record_metric_or_log_repeats_the_content(
     said = "".join(reply.text + str(reply.headers) for reply in replies[:4]) + page
     logged = "".join(capfd.readouterr()) + "".join(str(written.line()) for written in parts.sink.records)
     assert "canary" not in said and "canary" not in logged
+    assert all("text" not in written.line() for written in parts.sink.records)
 
 
 def test_wire_14_leaks_scores_are_no_oracle() -> None:

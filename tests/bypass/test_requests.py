@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.judging.media import Describer, Readers
+from gateway.dialects.registry import dialects
+from gateway.judging.media import MediaDescriber, MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy
 from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.conversation import MediaKind
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.bypass.walls import (
     CHAT,
@@ -63,7 +64,7 @@ def wall() -> Iterator[Wall]:
 
 @pytest.fixture(scope="module")
 def rules() -> Iterator[Wall]:
-    yield from walled(Rules())
+    yield from walled(PersonalData())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def rules() -> Iterator[Wall]:
     [
         *("/v1/files", "/v1/batches", "/v1/realtime", "/v1/audio/speech", "/v1/images/generations", "/v1/rerank"),
         *("/v1/engines/m/completions", "/v1/proxy/chat/completions", "/anthropic/v1/messages", "/v1/messages/batches"),
-        *("/v1/messages/count_tokens", "/v1/responses/r/input_items", "/v1/threads", "/v1/edits", "/v1/fine_tuning"),
+        *("/v1/messages/count", "/v1/responses/r/input_items", "/v1/threads", "/v1/edits", "/v1/fine_tuning"),
         *("/openai/deployments/m/images/generations", "/openai/v1/chat/completions", "/chat/completions"),
         *(path + "/" for path in DOORS),
         *("/" + path for path in DOORS),
@@ -168,8 +169,8 @@ def sees(body: Json) -> Json:
 
 
 def reading(**options: Any) -> Parts:
-    reader = Describer(Scripted("eyes", sees, lambda body: []), "see")
-    return Parts(upstream=Scripted.saying("ok"), readers=Readers({MediaKind.IMAGE: reader}), **options)
+    reader = MediaDescriber(Scripted("eyes", sees, lambda body: []), "see")
+    return Parts(upstream=Scripted.saying("ok"), readers=MediaReaders({MediaKind.IMAGE: reader}), **options)
 
 
 def test_wire_04_media_is_judged_by_the_words_a_reader_finds_in_it() -> None:
@@ -221,6 +222,26 @@ def test_wire_05_roles_a_system_message_from_further_on_is_never_trusted() -> No
     with served(parts.gateway) as url:
         assert code(post(url, late)) == (400, "content_filter")
     assert record(parts)["outcome"] == "blocked"
+
+
+def test_wire_05_roles_only_a_field_for_system_text_is_ever_trusted() -> None:
+    """`stop` is read with the system turn, and is the caller's."""
+    parts = Parts(policy=blocking(sources=Sources(system=Treatment.TRUST)), upstream=Scripted.saying("ok"))
+    with served(parts.gateway) as url:
+        assert code(post(url, asking("hello", stop="forbidden"))) == (400, "content_filter")
+
+
+NAMES = [
+    pytest.param(dialect.path, {name: value}, id=f"{dialect.name}-{name}")
+    for dialect in dialects()
+    for name in sorted(dialect.fields.identifiers)
+    for value in (["a forbidden word"], {"a forbidden word": 1}, {"name": "a forbidden word"}, "a forbidden word")
+]
+
+
+@pytest.mark.parametrize(("path", "field"), NAMES)
+def test_threat_06_unread_shapes_a_field_for_names_takes_no_text(wall: Wall, path: str, field: Json) -> None:
+    wall.stops({**DOORS[path], **field}, path, said="invalid_value")
 
 
 def calling(arguments: str) -> Json:
@@ -376,3 +397,33 @@ def test_threat_17_hosts_and_keys_named_by_a_caller_are_refused_at_every_depth(w
 def test_threat_14_unicode_that_expands_or_stacks_hides_no_number(rules: Wall, filler: str) -> None:
     """CPython 3.11 normalises stacked marks in quadratic time: of so many, where nothing caps them, in minutes."""
     rules.stops(asking(filler * 150_000 + f" {ID_NUMBER} "))
+
+
+def test_wire_05_roles_and_turns_a_request_split_over_far_turns_is_read_joined() -> None:
+    turns = [turn("user", "some"), *(turn("assistant", "go on") for _ in range(8)), turn("user", "thing forbidden")]
+    model = WordModel("some\nthing forbidden")
+    with served(Parts(guards=(model.guard(),)).gateway) as url:
+        for _ in range(2):
+            assert code(post(url, {"model": "m", "messages": turns})) == (400, "content_filter")
+
+
+def turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+@pytest.mark.parametrize("field", ["input_ids", "prompt_token_ids", "token_ids"])
+@pytest.mark.parametrize("holder", [None, "options", "chat_template_kwargs", "messages"])
+def test_wire_09_length_token_ids_beside_the_text_are_refused(field: str, holder: str | None) -> None:
+    """A server that honours them would answer a prompt that nobody has read."""
+    upstream = Scripted.saying("ok")
+    body = asking("hello")
+    match holder:
+        case None:
+            body[field] = [1, 2, 3]
+        case "messages":
+            body["messages"][0][field] = [[1, 2, 3]]
+        case _:
+            body[holder] = {"inner": {field: [1, 2, 3]}}
+    with served(Parts(upstream=upstream).gateway) as url:
+        assert post(url, body).status_code == 400
+    assert upstream.asked == []

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/clients.md from what the clients see: python -m tests.clients [CLIENT ...]"""
+"""Writes the tables of reference/clients.md from what the clients see: python -m tests.clients [CLIENT ...]"""
 
 import sys
 from collections.abc import Iterable

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
+from gateway.upstreams.upstream import NO_HEADERS, Headers
 
 PIECE = 4
 BEGINNING = 60
@@ -27,7 +28,7 @@ class Speaker:
     def __init__(self, says: Callable[[Json], str]) -> None:
         self._says = says
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         text = self._text(body)
         match path:
             case "/v1/chat/completions":
@@ -45,7 +46,7 @@ class Speaker:
         raise UpstreamError(f"the speaker does not know {path}")
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
         streams = {
             "/v1/chat/completions": _chat_events,
             "/v1/completions": _completion_events,

@@ -99,7 +99,7 @@ class Seen:
     error: str = ""
 
     def __str__(self) -> str:
-        """A cell of docs/clients.md. Raises `AssertionError` for text that should not be there."""
+        """A cell of reference/clients.md. Raises `AssertionError` for text that should not be there."""
         if "forbidden" in "".join((self.text, self.refusal, self.end, self.error)):
             raise AssertionError(f"a caller was told what was to be withheld: {self!r}")
         said = [_text(self.text), "the sentence in `refusal`" if self.refusal else ""]

@@ -1,4 +1,4 @@
-"""The `anthropic` package against a running gateway: each call sees, in each situation, what docs/clients.md says."""
+"""The `anthropic` package against a gateway: each call sees in each situation what reference/clients.md says."""
 
 import pytest
 

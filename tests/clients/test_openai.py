@@ -1,4 +1,4 @@
-"""The `openai` package against a running gateway: each call sees, in each situation, what docs/clients.md says."""
+"""The `openai` package against a running gateway: each call sees, in each situation, what reference/clients.md says."""
 
 import pytest
 

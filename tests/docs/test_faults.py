@@ -4,12 +4,16 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+import pytest
+
+from tests.docs.pages import LANGUAGES, ROOT
+
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
-def test_every_fault_names_tests_that_exist() -> None:
-    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_fault_names_tests_that_exist(language: str) -> None:
+    page = (ROOT / "docs" / language / "reference" / "faults.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if "`tests/" in line and line.startswith("|")]
     named = {(path, name) for row in rows for path, name in NAMED.findall(row)}
     assert {f"| {letter} " for letter in "ABCDEFGHIJKLMNR"} <= {row[:4] for row in rows}

@@ -17,7 +17,7 @@ CONFIG = """
 policies: policies
 guards:
   - {kind: classifier, name: libra-mini}
-  - {kind: rules, name: rules}
+  - {kind: personal_data, name: rules}
 upstreams:
   demo: {kind: demo}
 models:

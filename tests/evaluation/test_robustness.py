@@ -1,4 +1,4 @@
-"""Robustness measures every operator at three strengths, on harmful and on harmless rows."""
+"""Robustness measures every perturbation at three strengths, on harmful and on harmless rows."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.datasets import BadData
-from evaluation.operators import OPERATORS, STRENGTHS
+from evaluation.perturbations import PERTURBATIONS, STRENGTHS
 from evaluation.robustness import Bench, chosen, save, shown
 from tests.evaluation.scripted import Listener, ScriptedModel, row, write
 
@@ -15,17 +15,17 @@ ROWS = [row(f"u{n}", "这是一句很坏很坏的话", "unsafe") for n in range(
 ]
 
 
-def test_the_plain_rows_come_first_then_every_operator_at_every_strength(tmp_path: Path) -> None:
+def test_the_plain_rows_come_first_then_every_perturbation_at_every_strength(tmp_path: Path) -> None:
     rows = chosen(write(tmp_path / "d.jsonl", ROWS), 50, 0, Listener().watch)
     found = list(Bench(ScriptedModel(), 8, Listener().watch).results(rows, 0))
     assert (found[0].operator, found[0].recall, found[0].fpr, found[0].changed) == ("none", 1.0, 0.0, 0.0)
     assert [(result.operator, result.strength) for result in found[1:]] == [
-        (o, s) for o in OPERATORS for s in STRENGTHS
+        (o, s) for o in PERTURBATIONS for s in STRENGTHS
     ]
     assert any(result.recall is not None and result.recall < 1 for result in found)
     save(found, tmp_path / "r.json")
     assert len(json.loads((tmp_path / "r.json").read_text())) == len(found)
-    assert "all operators" in shown(found)
+    assert "all perturbations" in shown(found)
 
 
 def test_both_labels_are_disguised_alike_and_the_same_seed_disguises_the_same_way(tmp_path: Path) -> None:

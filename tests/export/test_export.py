@@ -20,7 +20,7 @@ from export.to_onnx import Order, export
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guard import Passage
 from guard_runtime.loading.generative import generative_model, load_generative
 from guard_runtime.onnx.devices import Placement
@@ -64,7 +64,7 @@ def passages(count: int) -> list[Passage]:
 
 def test_the_forced_prefill_gives_the_checkpoints_verdict_on_500_rows(source: Path, made: Path) -> None:
     model = generative_model(Artefact.load(made))
-    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._vocabulary)
+    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._tokenizer)
     rows = passages(500)
     ours = np.array([verdict.risk for verdict in model.predict(rows)])
     theirs = np.array([reference.risk(row) for row in rows])
@@ -74,7 +74,7 @@ def test_the_forced_prefill_gives_the_checkpoints_verdict_on_500_rows(source: Pa
 
 def test_a_stream_in_onnx_scores_as_a_full_prefill_at_every_step(source: Path, made: Path) -> None:
     model = generative_model(Artefact.load(made))
-    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._vocabulary)
+    reference = Reference(opened(source, AutoModelForCausalLM), model._contract, model._tokenizer)
     answer = "".join(passage.text for passage in passages(12))
     for end in range(1, len(answer), 5):
         passage = Passage(Direction.RESPONSE, answer[:end], "怎么煮饭？")
@@ -250,7 +250,7 @@ def test_auroc_counts_pairs() -> None:
 
 def test_the_tokenizer_is_the_one_transformers_uses(source: Path) -> None:
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(source / "tokenizer.json"))
-    ours = Vocabulary((source / "tokenizer.json").read_text("utf-8"))
+    ours = SafeTokenizer((source / "tokenizer.json").read_text("utf-8"))
     for passage in passages(100):
         plain = passage.text.replace("<|im_end|>", "")
         assert ours.text(plain) == theirs.encode(plain, add_special_tokens=False)

@@ -13,9 +13,9 @@ from export.render import Renderer, template_of
 from export.to_onnx import Order, export
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Probe, words
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guard import Passage
 from guard_runtime.loading.generative import generative_model
 from tests.export.tiny import checkpoint
@@ -34,13 +34,13 @@ def passages(count: int, seed: int) -> list[Passage]:
     return [Passage(Direction.RESPONSE, texts[2 * n], texts[2 * n + 1]) for n in range(count)]
 
 
-def balanced(folder: Path, probe: Probe, vocabulary: Vocabulary, rows: Sequence[Passage]) -> None:
+def balanced(folder: Path, probe: Probe, tokenizer: SafeTokenizer, rows: Sequence[Passage]) -> None:
     """Moves the two verdict words of a random checkpoint apart until about half of the rows get either."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     safe, unsafe = (label.token for label in probe.labels)
     head = model.get_output_embeddings().weight
     with torch.no_grad():
-        prompts = [torch.tensor([vocabulary.tokens(probe.segments, words(row))]) for row in rows]
+        prompts = [torch.tensor([tokenizer.tokens(probe.segments, words(row))]) for row in rows]
         states = torch.cat([model.get_decoder()(input_ids=ids).last_hidden_state[:, -1] for ids in prompts])
         middle = states.mean(0)
         shift = (states @ (head[unsafe] - head[safe])).median() * middle / (middle @ middle)
@@ -52,10 +52,10 @@ def balanced(folder: Path, probe: Probe, vocabulary: Vocabulary, rows: Sequence[
 class Form:
     """What a random checkpoint is let write: Libra-Guard's answer, in which the verdict is its own choice."""
 
-    def __init__(self, probe: Probe, vocabulary: Vocabulary) -> None:
+    def __init__(self, probe: Probe, tokenizer: SafeTokenizer) -> None:
         safe, unsafe = (label.token for label in probe.labels)
-        before = [[token] for token in vocabulary.text(probe.forced)]
-        after = vocabulary.text('",\n')
+        before = [[token] for token in tokenizer.text(probe.forced)]
+        after = tokenizer.text('",\n')
         self._safe = [*before, [safe, unsafe], after[:1], [END]]
         self._unsafe = [*before, [safe, unsafe], [safe], after[:1], [END]]
         self._places = (len(before), unsafe)
@@ -66,14 +66,14 @@ class Form:
         return form[len(written)] if len(written) < len(form) else [END]
 
 
-def greedy(folder: Path, probe: Probe, vocabulary: Vocabulary, rows: Sequence[Passage]) -> list[bool | None]:
+def greedy(folder: Path, probe: Probe, tokenizer: SafeTokenizer, rows: Sequence[Passage]) -> list[bool | None]:
     """As caskcsg/Libra's script does: left padding, greedy steps on cached keys, the answer repaired as JSON; None for
     no answer."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    form = Form(probe, vocabulary)
+    form = Form(probe, tokenizer)
     found: list[bool | None] = []
     for start in range(0, len(rows), 50):
-        prompts = [vocabulary.tokens(probe.unforced, words(row)) for row in rows[start : start + 50]]
+        prompts = [tokenizer.tokens(probe.unforced, words(row)) for row in rows[start : start + 50]]
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -88,7 +88,7 @@ def greedy(folder: Path, probe: Probe, vocabulary: Vocabulary, rows: Sequence[Pa
                 prefix_allowed_tokens_fn=lambda _, seen, start=longest: form.allowed(seen[start:].tolist()),
             )
         for row in written[:, longest:]:
-            answer = json_repair.loads(vocabulary.spelled([int(token) for token in row]))
+            answer = json_repair.loads(tokenizer.spelled([int(token) for token in row]))
             value = answer.get("答案") if isinstance(answer, dict) else None
             known = isinstance(value, str) and "安全" in value
             found.append("不安全" in value if known else None)
@@ -98,11 +98,11 @@ def greedy(folder: Path, probe: Probe, vocabulary: Vocabulary, rows: Sequence[Pa
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama", "gemma2", "granite"])
 def test_the_forced_prefill_gives_the_greedy_verdict_on_500_rows(architecture: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint", architecture)
-    vocabulary = Vocabulary((folder / "tokenizer.json").read_text("utf-8"))
-    (probe,) = Renderer(FAMILIES["libra_guard"], template_of(folder), vocabulary).probes()[Direction.RESPONSE]
-    balanced(folder, probe, vocabulary, passages(32, seed=1))
+    tokenizer = SafeTokenizer((folder / "tokenizer.json").read_text("utf-8"))
+    (probe,) = Renderer(FAMILIES["libra_guard"], template_of(folder), tokenizer).probes()[Direction.RESPONSE]
+    balanced(folder, probe, tokenizer, passages(32, seed=1))
     rows = passages(ROWS, seed=2)
-    theirs = greedy(folder, probe, vocabulary, rows)
+    theirs = greedy(folder, probe, tokenizer, rows)
     export(Order(folder, tmp_path / "artefact", "libra_guard", head=False))
     model = generative_model(Artefact.load(tmp_path / "artefact"))
     ours = [verdict.risk >= 0.5 for verdict in model.predict(rows)]

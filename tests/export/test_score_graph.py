@@ -43,14 +43,14 @@ def test_every_architecture_scores_as_transformers_does(architecture: str, tmp_p
     random = np.random.default_rng(0)
     head = [int(n) for n in random.integers(0, 300, 50)]
     rows = [[int(n) for n in random.integers(0, 300, length)] for length in (7, 1, 40, 12)]
-    (instruction,) = reader.read([Row(head, reader.nothing)])
-    readings = reader.read([Row(row, instruction.memory) for row in rows])
+    (instruction,) = reader.read([Row(head, reader.empty)])
+    readings = reader.read([Row(row, instruction.cache) for row in rows])
     for row, reading in zip(rows, readings, strict=True):
         assert reading.labels == pytest.approx(logits(checkpoint, head + row)[list(LABELS)], abs=2e-5)
-    branches = reader.read([Row([1, 2], instruction.memory.then(reading.memory)) for reading in readings])
+    branches = reader.read([Row([1, 2], instruction.cache.then(reading.cache)) for reading in readings])
     for row, branch in zip(rows, branches, strict=True):
         assert branch.labels == pytest.approx(logits(checkpoint, [*head, *row, 1, 2])[list(LABELS)], abs=2e-5)
-    short = instruction.memory.first(20)
+    short = instruction.cache.first(20)
     (rolled,) = reader.read([Row(rows[0], short)])
     assert rolled.labels == pytest.approx(logits(checkpoint, head[:20] + rows[0])[list(LABELS)], abs=2e-5)
 
@@ -60,7 +60,7 @@ def test_the_whole_head_does_what_the_family_does_to_its_logits(architecture: st
     checkpoint = model(architecture)
     reader = decoder(checkpoint, tmp_path / "model.onnx")
     write_head_graph(checkpoint, tmp_path / "head.onnx")
-    (reading,) = reader.read([Row([1, 2, 3], reader.nothing)])
+    (reading,) = reader.read([Row([1, 2, 3], reader.empty)])
     head = Graph((tmp_path / "head.onnx").read_bytes())
     found = head.run({"hidden": reading.hidden[None]})["logits"][0]
     assert found == pytest.approx(logits(checkpoint, [1, 2, 3]), abs=2e-5)
@@ -73,6 +73,6 @@ def test_fewer_bits_stay_near(precision: Precision, off: float, tmp_path: Path) 
     shape = write_score_graph(checkpoint, LABELS, plain, bytewise=True)
     quantize(plain, small, precision)
     reader = Decoder(Graph(small.read_bytes()), DecoderShape(shape.layers, shape.heads, shape.width))
-    (reading,) = reader.read([Row([1, 2, 3, 4], reader.nothing)])
+    (reading,) = reader.read([Row([1, 2, 3, 4], reader.empty)])
     assert small.stat().st_size < (tmp_path / "plain.onnx").stat().st_size * 1.2
     assert np.abs(reading.labels - logits(checkpoint, [1, 2, 3, 4])[list(LABELS)]).max() < off

@@ -21,7 +21,7 @@ from export.token_heads import TokenReference, heads_of
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import words
 from guard_runtime.guard import Passage
 from guard_runtime.guards.tokenwise import TokenwiseModel
@@ -96,7 +96,7 @@ def served(folder: Path) -> TokenwiseModel:
 def reference(checkpoint: Path, made: Path) -> TokenReference:
     found = opened(checkpoint, AutoModel, known=True)
     model = served(made)
-    return TokenReference(found, heads_of(found, FAMILIES[FAMILY]), model._contract, model._vocabulary)
+    return TokenReference(found, heads_of(found, FAMILIES[FAMILY]), model._contract, model._tokenizer)
 
 
 def answers(count: int, seed: int) -> list[str]:
@@ -109,8 +109,8 @@ def test_torch_and_the_artefact_agree_at_every_token(made: Path, reference: Toke
     for text in answers(40, seed=1):
         for passage in (Passage(Direction.RESPONSE, text, "怎么煮饭？"), Passage(Direction.PROMPT, text)):
             (verdict,) = model.predict([passage])
-            tokens = model._vocabulary.tokens(model._contract.heads[passage.direction].segments, words(passage))
-            kept = model.remembered.recall(tokens)
+            tokens = model._tokenizer.tokens(model._contract.heads[passage.direction].segments, words(passage))
+            kept = model.caches.recall(tokens)
             assert kept is not None
             assert kept.tokens == tuple(tokens)
             assert kept.logits == pytest.approx(reference.logits(tokens), abs=1e-4)

@@ -11,8 +11,8 @@ from export.render import Renderer, template_of
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.generative.families import FAMILIES
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.families.published import FAMILIES
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.loading.generative import generative_model, load_generative
 from tests.export.test_greedy import balanced
 from tests.export.tiny import checkpoint
@@ -22,9 +22,9 @@ from tests.export.tiny import checkpoint
 def undecided(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that is of two minds about every example, so that four bits are too few to tell its verdicts."""
     folder = checkpoint(tmp_path_factory.mktemp("checkpoints") / "undecided")
-    vocabulary = Vocabulary((folder / "tokenizer.json").read_text("utf-8"))
-    (probe,) = Renderer(FAMILIES["libra_guard"], template_of(folder), vocabulary).probes()[Direction.RESPONSE]
-    balanced(folder, probe, vocabulary, [passage for passage in EXAMPLES if passage.direction is Direction.RESPONSE])
+    tokenizer = SafeTokenizer((folder / "tokenizer.json").read_text("utf-8"))
+    (probe,) = Renderer(FAMILIES["libra_guard"], template_of(folder), tokenizer).probes()[Direction.RESPONSE]
+    balanced(folder, probe, tokenizer, [passage for passage in EXAMPLES if passage.direction is Direction.RESPONSE])
     return folder
 
 

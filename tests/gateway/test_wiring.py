@@ -15,7 +15,7 @@ from gateway.__main__ import main
 from gateway.config.loader import Config, load_config
 from gateway.errors import ConfigError
 from gateway.telemetry.metrics import Metrics
-from gateway.wiring import gateway_of, judge_of
+from gateway.wiring import gateway_of, judge_of, runtime_of, snapshot_of
 from guard_runtime.conversation import Conversation, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.cascade import Cascade
@@ -105,8 +105,20 @@ def test_readers_are_made_of_the_upstreams_that_config_names(folder: Path) -> No
     text = path.read_text("utf-8").replace("up: {kind: scripted}", ears)
     path.write_text(f"{text}readers: {{image: {image}, audio: {audio}}}\n", "utf-8")
     config = load_config(path, {})
-    readers = gateway_of(config, judge_of(config), "0").readers
+    readers = gateway_of(config, judge_of(config), "0").runtime.readers
     assert [upstream.name for upstream in readers.upstreams] == ["up", "ears"]
+
+
+def test_a_model_of_an_upstream_that_was_not_started_is_a_mistake(folder: Path) -> None:
+    path = written(folder, "{kind: scripted}")
+    config = load_config(path, {})
+    runtime = runtime_of(config, judge_of(config), "0", Metrics())
+    assert snapshot_of(config, runtime).routes["demo"].upstream is runtime.upstreams["up"]
+    path.write_text(
+        path.read_text("utf-8").replace("up: {kind", "late: {kind").replace("upstream: up", "upstream: late")
+    )
+    with pytest.raises(ConfigError, match="model demo: the upstream late was not there at the start"):
+        snapshot_of(load_config(path, {}), runtime)
 
 
 def test_a_remote_guard_takes_what_the_config_says(folder: Path) -> None:
@@ -124,10 +136,10 @@ def test_a_remote_guard_takes_what_the_config_says(folder: Path) -> None:
         ("{kind: classifier, name: mini, path: nowhere}", "nowhere is not a folder -- check its path"),
         (CASCADE.replace("[0.2, 0.8]", "[0.8, 0.2]"), "is not a band -- write"),
         (CASCADE.replace("[0.2, 0.8]", "[0.8]"), "is not a band -- write"),
-        (CASCADE.replace("{kind: scripted}", "{kind: rules}"), "'rules' is not one of"),
+        (CASCADE.replace("{kind: scripted}", "{kind: personal_data}"), "'personal_data' is not one of"),
         (REMOTE.replace("libra_guard", "shieldgemma"), "family"),
-        ("{kind: classifier, name: libra-mini, providers: [gpu]}", "providers"),
-        ("{kind: classifier, name: libra-mini, providers: []}", "providers"),
+        ("{kind: classifier, name: libra-mini, devices: [gpu]}", "devices"),
+        ("{kind: classifier, name: libra-mini, devices: []}", "devices"),
         ("{kind: classifier, name: libra-mini, device: cuda}", "is not a key that is known here"),
     ],
 )
@@ -138,7 +150,7 @@ def test_a_guard_that_cannot_be_made_is_told_with_what_to_do(guard: str, said: s
 
 
 def test_a_provider_that_is_not_here_stops_the_start_unless_less_will_do(folder: Path) -> None:
-    guard = "{kind: classifier, name: libra-mini, providers: [cuda, cpu], degrade: false}"
+    guard = "{kind: classifier, name: libra-mini, devices: [cuda, cpu], degrade: false}"
     with pytest.raises(ArtefactRefused, match="no CUDAExecutionProvider"):
         judge_of(loaded(folder, guard))
     (served,) = judge_of(loaded(folder, guard.replace("false", "true"))).guards

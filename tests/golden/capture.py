@@ -35,7 +35,7 @@ NO_RECORD = frozenset(
 
 _CASE = re.compile(r"(?<![A-Za-z0-9])[2-9A-HJ-NP-Z]{4}(-[2-9A-HJ-NP-Z]{4}){2}(?![A-Za-z0-9])")
 _CLOCK = re.compile(r'("created(?:_at)?": ?)1[0-9]{9}\b')
-_PLACE = re.compile(r" at \S+:[0-9]+")
+_PLACE = re.compile(r" at \S+:[0-9]+( in \w+)?")
 _OF_PROCESS = re.compile(r"\b(python|process)_")
 _UNSEEN = frozenset({"date"})
 _OF_HTTPX = frozenset({"accept", "accept-encoding", "connection", "user-agent", "host", "content-length", WORLD})

@@ -27,15 +27,15 @@ from gateway.policy.policy import (
     StreamMode,
     StreamSettings,
 )
-from gateway.policy.sources import Sources, Treatment
+from gateway.policy.sources import History, Sources, Treatment
 from gateway.tenants.limits import Limits
-from gateway.upstreams.boundary import provider_error
+from gateway.upstreams.errors import provider_error
 from gateway.upstreams.upstream import Pause, Scripted, Step
 from guard_runtime.conversation import Conversation
 from guard_runtime.errors import GuardFailed, GuardOverloaded
 from guard_runtime.guard import Guard
 from guard_runtime.guards.scripted import ScriptedGuard, words
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Span, Unread, UnreadReason, Verdict
 from tests.gateway.dialects import full_embeddings
 from tests.gateway.dialects.choices import full_chat, full_completions
 from tests.gateway.dialects.messages import full_messages
@@ -108,11 +108,16 @@ def application(worlds: Mapping[str, Parts]) -> ASGIApp:
     return dispatch
 
 
+JUDGED_ANEW = Sources(history=History.ALWAYS)
+"""No request's record depends on what was let through before it."""
+
+
 def _policy(action: Action = Action.BLOCK, rewrite: Rewrite = Rewrite.SAFE_MESSAGE, **options: Any) -> Policy:
     failing = {key: options.pop(key) for key in ("on_guard_failure", "on_unreadable") if key in options}
     rules = DirectionPolicy(
         {category: (Rule(0.5, action, rewrite, "golden.yaml:1"),) for category in CATEGORIES}, **failing
     )
+    options.setdefault("sources", JUDGED_ANEW)
     return Policy(
         **{"name": "golden", "hash": "0123456789ab", "prompt": rules, "response": rules, "stream": STREAM, **options}
     )
@@ -146,8 +151,8 @@ POLICIES: Mapping[str, Policy] = {
     "unreadable_allowed": _policy(on_unreadable=Action.ALLOW),
     "unreadable_logged": _policy(on_unreadable=Action.LOG),
     "unreadable_safe_message": _policy(on_unreadable=Action.REWRITE),
-    "trust_system": _policy(sources=Sources(system=Treatment.TRUST)),
-    "trust_tools": _policy(sources=Sources(tools=Treatment.TRUST)),
+    "trust_system": _policy(sources=replace(JUDGED_ANEW, system=Treatment.TRUST)),
+    "trust_tools": _policy(sources=replace(JUDGED_ANEW, tools=Treatment.TRUST)),
     "record_text": _policy(record_text=True),
     "record_text_masked": _policy(Action.REWRITE, Rewrite.MASK, record_text=True),
     "scores": _policy(expose_scores=True),
@@ -198,7 +203,7 @@ class _Partial(ScriptedGuard):
 
     async def check(self, conversation: Conversation) -> Verdict:
         verdict = await super().check(conversation)
-        unread = tuple(Unread(part.path, "too_long", 7) for part in conversation.judged)
+        unread = tuple(Unread(part.path, UnreadReason.TOO_LONG, 7) for part in conversation.judged)
         return Verdict(self.name, verdict.scores, (), verdict.coverage + Coverage(unread=unread))
 
 

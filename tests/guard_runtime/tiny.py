@@ -81,7 +81,7 @@ def model(table: np.ndarray | None = None, *, output: str = "logits") -> bytes:
 
 
 def expected(*words: str) -> dict[Category, float]:
-    """What a text with these words scores, by the rule of docs/artefact.md."""
+    """What a text with these words scores, by the rule of reference/artefact.md."""
     harm = {HARMFUL[word] for word in words if word in HARMFUL}
     if not harm:
         return dict.fromkeys(CATEGORIES, SAFE)

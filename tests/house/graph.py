@@ -1,6 +1,7 @@
 """The import graph of the product packages, drawn room by room: a room is a folder, or a file beside the folders."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,11 @@ import grimp
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "guard_runtime", "training", "evaluation", "export", "benchmarks")
+
+
+_PAGE = re.compile(r"\b([A-Za-z_-]{2,}\.md)\b")
+_WRITTEN = frozenset({"MANIFEST.md"})
+"""Pages that a command writes beside what it makes."""
 
 
 @dataclass(slots=True)
@@ -73,6 +79,16 @@ def full_folders(limit: int) -> Iterator[str]:
             files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
             if len(files) > limit:
                 yield f"{folder.relative_to(ROOT)}: {len(files)} files"
+
+
+def missing_pages() -> Iterator[str]:
+    """Every page (.md) that a product file cites and that is nowhere in the repository."""
+    pages = {path.name for path in ROOT.glob("*.md")}
+    pages |= {path.name for folder in ("docs", "guard_runtime", "tests") for path in (ROOT / folder).rglob("*.md")}
+    for path in _product_files():
+        for page in _PAGE.findall(path.read_text(encoding="utf-8")):
+            if page not in pages | _WRITTEN:
+                yield f"{path.relative_to(ROOT)}: {page}"
 
 
 def _product_files() -> Iterator[Path]:

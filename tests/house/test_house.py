@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.graph import PACKAGES, Room, circles, full_folders, long_files, long_functions, rooms
+from tests.house.graph import PACKAGES, Room, circles, full_folders, long_files, long_functions, missing_pages, rooms
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -25,6 +25,10 @@ def test_no_function_is_over_60_lines() -> None:
 
 def test_no_folder_holds_more_than_14_files() -> None:
     assert list(full_folders(14)) == []
+
+
+def test_every_page_that_the_code_cites_is_in_the_repository() -> None:
+    assert list(missing_pages()) == []
 
 
 def test_a_circle_is_seen_where_there_is_one() -> None:

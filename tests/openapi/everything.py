@@ -8,18 +8,21 @@ from typing import Any
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
 from gateway.policy.policy import Action
+from gateway.upstreams.upstream import NO_HEADERS, Headers
 from guard_runtime.guards.scripted import ScriptedGuard
 from tests.gateway.dialects import full_embeddings
 from tests.gateway.dialects.choices import full_chat, full_completions
-from tests.gateway.dialects.messages import full_messages
-from tests.gateway.dialects.responses import full_responses
+from tests.gateway.dialects.messages import full_messages, full_token_count
+from tests.gateway.dialects.responses import full_compaction, full_responses
 from tests.support.gateway_server import BAD, Parts, blocking
 
 BY_PATH: dict[str, Any] = {
     "/v1/chat/completions": full_chat,
     "/v1/completions": full_completions,
     "/v1/responses": full_responses,
+    "/v1/responses/compact": full_compaction,
     "/v1/messages": full_messages,
+    "/v1/messages/count_tokens": full_token_count,
     "/v1/embeddings": full_embeddings,
 }
 
@@ -29,14 +32,14 @@ class Everything:
 
     name = "everything"
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         if path not in BY_PATH:
             raise UpstreamError(f"{path} is no dialect's")
         answer: Json = BY_PATH[path].ANSWER
         return answer
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
         yield _played(path)
 
     @asynccontextmanager

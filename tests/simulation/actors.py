@@ -9,6 +9,7 @@ import anyio
 
 from gateway.dialects.dialect import Event, Json
 from gateway.errors import UpstreamError
+from gateway.upstreams.upstream import NO_HEADERS, Headers
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.guard import OperatingPoints, Passage
 from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
@@ -32,11 +33,11 @@ class SimUpstream:
         self._tell = tell
         self._asked = 0
 
-    async def answer(self, path: str, body: Json) -> Json:
+    async def answer(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> Json:
         raise UpstreamError("only streams are simulated")
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Json, headers: Headers = NO_HEADERS) -> AsyncIterator[AsyncIterator[Event]]:
         steps = self._world.attempts[min(self._asked, len(self._world.attempts) - 1)]
         self._asked += 1
         self._tell("asked", self._asked)

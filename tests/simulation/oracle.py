@@ -8,17 +8,17 @@ from typing import Any
 import orjson
 
 from gateway.judging.judge import Judgement
-from gateway.judging.rewrites import mask_label
+from gateway.judging.masks import mask_label
 from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite, worst_of
 from gateway.streaming.outcome import Ended, StreamOutcome
-from gateway.streaming.pipes import INBOX_BYTES, INBOX_EVENTS
+from gateway.streaming.pipes import BUFFER_BYTES, BUFFER_EVENTS
 from gateway.streaming.response import KEEP_ALIVE_AFTER
 from guard_runtime.conversation import Part
 from tests.simulation.world import BAD, MARKS, PRIVATE, SAFE, Fault, World
 
 MAX_RUN = 256
-SLICE = 1024
-LONGEST = 4
+MAX_CHECK = 1024
+MAX_WAIT_FACTOR = 4
 JUDGE_DEADLINE = 5.0
 LANGUAGE = "zh"
 SLOW = {Fault.UPSTREAM_HANGS, Fault.GUARD_HANGS, Fault.GUARD_SLOW, Fault.CALLER_SLOW, Fault.CALLER_STOPS_READING}
@@ -100,11 +100,11 @@ class Oracle:
         self._emitted_bytes += len(wire)
         self._biggest = biggest = max(self._biggest, len(wire))
         if self.world.hold and self._garbage_at == math.inf:  # what comes behind garbage is thrown away
-            cap = self.world.policy.stream.max_held + max(INBOX_BYTES, biggest) + 4 * biggest
+            cap = self.world.policy.stream.max_held + max(BUFFER_BYTES, biggest) + 4 * biggest
             backlog = self._emitted_bytes - self._delivered_bytes
             require(backlog <= cap, f"{backlog} bytes are held, more than {cap}")
             waiting = len(self._sent) - self.delivered
-            room = self.world.policy.stream.max_held // 60 + INBOX_EVENTS + 4
+            room = self.world.policy.stream.max_held // 60 + BUFFER_EVENTS + 4
             require(waiting <= room, f"{waiting} events are held, more than {room}")
 
     def closed(self) -> None:
@@ -122,7 +122,7 @@ class Oracle:
         self._checks += 1
         decision = judgement.decision
         settings = self.world.policy.stream
-        bound = 4 * SLICE + len(parts) * (4 * settings.overlap + 2 * MAX_RUN + 4)
+        bound = 4 * MAX_CHECK + len(parts) * (4 * settings.overlap + 2 * MAX_RUN + 4)
         require(sum(_weight(part.text or "") for part in parts) <= bound, "a check reads more than its slice")
         for part in parts:
             known = self._cleared.get(part.path, -1)
@@ -165,7 +165,7 @@ class Oracle:
         data = None if frame == "[DONE]" else orjson.loads(frame)
         expected = self._sent[self.delivered] if self.delivered < len(self._sent) else None
         own = SAFE in frame
-        if not self.ending and not own and expected is not None and _bare(data) == _bare(orjson.loads(expected[1])):
+        if not self.ending and not own and expected is not None and _bare(data) == self._due(expected[1]):
             self._relayed(data, expected)
             return
         require(not self.ending or self.ending[-1] is not None, "something follows [DONE]")
@@ -176,6 +176,14 @@ class Oracle:
             again = choice["index"] in self._begun and "role" in choice["delta"]
             require(not again, "a choice is begun a second time")
             require(choice["index"] in self._unfinished(), "a choice is closed a second time")
+
+    def _due(self, wire: bytes) -> Any:
+        """The provider's event as it is to arrive, without its text: without the field that nobody knows, where the
+        policy drops such fields."""
+        due = _bare(orjson.loads(wire))
+        for choice in (due or {}).get("choices", ()) if self.world.policy.drop_unknown else ():
+            choice["delta"].pop("weird", None)
+        return due
 
     def _relayed(self, data: Any, expected: tuple[float, bytes]) -> None:
         at, wire = expected
@@ -191,7 +199,8 @@ class Oracle:
         raw = dict(_texts(orjson.loads(wire)))
         self.characters += sum(map(len, raw.values()))
         require(
-            b"weird" not in wire or bool(self._readable) or not self.world.hold, "an unreadable field left unanswered"
+            "weird" not in str(data) or bool(self._readable) or not self.world.hold,
+            "an unreadable field left unanswered",
         )
         for channel, text in _texts(data):
             self.heard[channel] = self.heard.get(channel, "") + text
@@ -229,7 +238,7 @@ class Oracle:
         if any(not _plain(text) for text in raw.values()):
             return
         if raw and max(map(len, raw.values())) < 200:
-            most = LONGEST * world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
+            most = MAX_WAIT_FACTOR * world.policy.stream.release_after + 3 * (world.guard_latency + 0.01)
             require(self.now - at <= most, f"{self.now - at:g} s held, more than {most:g}")
 
     # At the end
@@ -254,12 +263,12 @@ class Oracle:
     def _counted(self, outcome: StreamOutcome) -> None:
         world = self.world
         if world.hold:
-            require(outcome.unguarded == 0, "characters have left unguarded")
-            require(outcome.released <= outcome.cleared, "more was released than cleared")
+            require(outcome.stats.unguarded == 0, "characters have left unguarded")
+            require(outcome.stats.released <= outcome.stats.cleared, "more was released than cleared")
             if outcome.attempts == 1:
-                require(outcome.released == self.characters, "the record and the caller count differently")
+                require(outcome.stats.released == self.characters, "the record and the caller count differently")
         settings = world.policy.stream
-        require(outcome.checks >= self._checks, f"{outcome.checks} checks are recorded of {self._checks}")
+        require(outcome.stats.checks >= self._checks, f"{outcome.stats.checks} checks are recorded of {self._checks}")
         if self._stopped_at is not None:
             told = (Ended.GUARD_UNAVAILABLE,) if self.outage else (Ended.BLOCKED, Ended.REWRITTEN)
             overtaken = (Ended.CLIENT_LEFT, Ended.SHUT_DOWN, Ended.FAILED)
@@ -268,9 +277,9 @@ class Oracle:
             require(outcome.ended in (*told, *overtaken, *beside, *late), f"a stop ended as {outcome.ended}")
         tokens = 2 + sum(len(text) for texts in world.texts for text in texts.values())
         checks = outcome.attempts * (3 + self.now / settings.release_after) + tokens / max(1, settings.first_window)
-        require(outcome.checks <= checks + tokens / 8, f"{outcome.checks} checks")
-        most = tokens + outcome.checks * (4 * settings.overlap + MAX_RUN) * 4
-        require(outcome.judged <= most, "text is judged again and again")
+        require(outcome.stats.checks <= checks + tokens / 8, f"{outcome.stats.checks} checks")
+        most = tokens + outcome.stats.checks * (4 * settings.overlap + MAX_RUN) * 4
+        require(outcome.stats.judged <= most, "text is judged again and again")
 
     def _ended_lawfully(self, outcome: StreamOutcome) -> None:
         require(self.finished, "the response was never finished")

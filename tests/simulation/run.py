@@ -11,9 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.dialects.choices.chat import Chat
 from gateway.errors import GatewayError
+from gateway.exchange import Exchange, Route
 from gateway.judging.judge import Judge, Judgement
 from gateway.policy.policy import Policy
-from gateway.streaming.response import GuardedStream, Terms
+from gateway.streaming.response import GuardedStream
+from gateway.tenants.tenants import Tenant
 from guard_runtime.conversation import Conversation
 from tests.simulation.actors import Caller, SimGuard, SimUpstream, SpanGuard
 from tests.simulation.loop import SimLoop, Stuck, simulate
@@ -71,7 +73,7 @@ async def _run(loop: SimLoop, world: World, stream: type[GuardedStream], leave_a
     model = SimGuard(world)
     async with model.running():
         answer = stream(
-            _terms(world, upstream),
+            _exchange(world, upstream),
             WatchedJudge([model, SpanGuard(world)], tell),
             headers={},
             on_finish=oracle.outcomes.append,
@@ -120,12 +122,13 @@ def _hear(oracle: Oracle, what: str, about: Any) -> None:
             oracle.left_at = oracle.now
 
 
-def _terms(world: World, upstream: SimUpstream) -> Terms:
+def _exchange(world: World, upstream: SimUpstream) -> Exchange:
     dialect = Chat()
     choices = len({channel[0] for channel in world.texts[0]})
     body = {"model": "m", "stream": True, "n": choices, "messages": [{"role": "user", "content": "问"}]}
     conversation = dialect.read_request(body)
-    return Terms("ID", 0, LANGUAGE, world.policy, conversation, dialect, upstream, body)
+    tenant = Tenant("t", world.policy, frozenset({"m"}))
+    return Exchange("ID", tenant, dialect, body, conversation, Route(upstream, "m"), LANGUAGE, 0)
 
 
 def _error(error: GatewayError) -> Response:

@@ -90,7 +90,7 @@ def world(seed: int, force: Sequence[Fault] = ()) -> World:
     dice = random.Random(seed)
     faults = frozenset(fault for fault in Fault if dice.random() < _likelihood(fault)) | frozenset(force)
     marks = iter(MARKS)
-    policy = _policy(dice)
+    policy = replace(_policy(dice), drop_unknown=seed % 2 == 0)
     again = policy.response.rules[Category.ILLEGAL_ACTIVITIES_AND_CRIME][0].rewrite is Rewrite.REGENERATE
     channels = dice.choice([[(0, "content")]] * 3 + [[(0, "reasoning_content"), (0, "content")]] + [_several(dice)])
     tries = range(2 if again else 1)

@@ -14,11 +14,12 @@ import uvicorn
 from openai import OpenAI
 from starlette.types import ASGIApp
 
-from gateway.api.app import Gateway, create_app
+from gateway.api.app import create_app
+from gateway.api.runtime import Gateway, Runtime, Snapshot
 from gateway.api.server import serve_config
+from gateway.exchange import Route
 from gateway.judging.judge import Judge
-from gateway.judging.media import Readers
-from gateway.pipeline.exchange import Route
+from gateway.judging.media import MediaReaders
 from gateway.policy.policy import Action, DirectionPolicy, Policy, Rewrite, Rule
 from gateway.records.record import MemorySink
 from gateway.tenants.limits import Limits
@@ -54,7 +55,7 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     deadline: float = 5.0
     sink: MemorySink = field(default_factory=MemorySink)
-    readers: Readers = field(default_factory=Readers)
+    readers: MediaReaders = field(default_factory=MediaReaders)
 
     @property
     def gateway(self) -> Gateway:
@@ -62,19 +63,19 @@ class Parts:
             hashed(KEY, PEPPER): Tenant("shop", self.policy, frozenset({"m"})),
             hashed(OTHER_KEY, PEPPER): Tenant("school", self.other_policy or self.policy, frozenset({"m", "big"})),
         }
-        return Gateway(
+        runtime = Runtime(
             judge=Judge(self.guards, deadline=self.deadline),
-            tenants=Tenants(tenants, PEPPER),
-            routes={"m": Route(self.upstream, "upstream-m"), "big": Route(self.upstream, "upstream-big")},
-            limits=self.limits,
+            upstreams={"upstream": self.upstream},
             sinks=(self.sink,),
             readers=self.readers,
         )
+        routes = {"m": Route(self.upstream, "upstream-m"), "big": Route(self.upstream, "upstream-big")}
+        return Gateway(runtime, Snapshot(Tenants(tenants, PEPPER), routes, self.limits))
 
 
 def served(gateway: Gateway) -> AbstractContextManager[str]:
     """The gateway's address while it serves."""
-    return running(create_app(gateway), gateway.limits)
+    return running(create_app(gateway), gateway.snapshot.limits)
 
 
 @contextmanager

@@ -1,26 +1,26 @@
-"""Disguises: every operator at every place and strength, and a row with other words."""
+"""Disguises: every perturbation at every place and strength, and a row with other words."""
 
 import dataclasses
 from dataclasses import dataclass
 from random import Random
 
-from evaluation.operators import OPERATORS, STRENGTHS, Place
+from evaluation.perturbations import PERTURBATIONS, STRENGTHS, Place
 from training.data.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One disguise: operator, place and strength, by name."""
+    """One disguise: perturbation, place and strength, by name."""
 
     operator: str
     place: Place
     strength: str
 
     def __call__(self, text: str, random: Random) -> str:
-        return OPERATORS[self.operator].apply(text, STRENGTHS[self.strength], self.place, random)
+        return PERTURBATIONS[self.operator].apply(text, STRENGTHS[self.strength], self.place, random)
 
 
-MOVES = tuple(Move(o, p, s) for o in OPERATORS for p in Place for s in STRENGTHS)
+MOVES = tuple(Move(o, p, s) for o in PERTURBATIONS for p in Place for s in STRENGTHS)
 
 
 def spoken(row: Row) -> str:

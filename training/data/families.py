@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluation.operators import perturbed
+from evaluation.perturbations import perturbed
 from training.data.grammar import Element, Language, expand, finished, held, spread
 
 _SHARED = ("group", "crowd", "job", "province", "food", "event")
@@ -28,6 +28,23 @@ class Written:
     unsafe: bool
     categories: tuple[str, ...]
     subcategory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`response` is empty for a prompt."""
+
+    prompt: str
+    response: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    category: str
+    subcategory: str
+
+
+HAND_WRITTEN = "hand-written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +76,9 @@ class Writer:
     def subcategories(self) -> list[str]:
         return list(dict.fromkeys(element.subcategory for element in self.language.behaviours))
 
-    def written(self, family: str, text: tuple[str, str], unsafe: bool, labels: tuple[str, str]) -> Written:
-        category, subcategory = labels
-        categories = (category,) if unsafe else ()
-        return Written(family, self.language.code, text[0], text[1], unsafe, categories, subcategory)
+    def written(self, family: str, text: Text, unsafe: bool, labels: Labels) -> Written:
+        categories = (labels.category,) if unsafe else ()
+        return Written(family, self.language.code, text.prompt, text.response, unsafe, categories, labels.subcategory)
 
     def bound(self, element: Element) -> Element:
         """The element with its own slots filled, so that question and answer speak of the same person and place."""
@@ -85,8 +101,8 @@ def requests(writer: Writer, per_label: int) -> Iterator[Written]:
     for subcategory in writer.subcategories():
         for unsafe in (True, False):
             for element in spread(writer.elements(unsafe, subcategory), per_label, writer.rng):
-                text = (writer.request(element), "")
-                yield writer.written("request", text, unsafe, (element.category, subcategory))
+                text = Text(writer.request(element))
+                yield writer.written("request", text, unsafe, Labels(element.category, subcategory))
 
 
 def topics(writer: Writer, safe: int, unsafe: int) -> Iterator[Written]:
@@ -98,7 +114,7 @@ def topics(writer: Writer, safe: int, unsafe: int) -> Iterator[Written]:
                 opener = writer.rng.choice(tasks["openers"])
                 fitting = tasks["topic_neutral"] if topic.neutral else templates
                 text = writer.sentence(opener + writer.rng.choice(fitting), t=topic.text)
-                yield writer.written("topic", (text, ""), label, (topic.category, subcategory))
+                yield writer.written("topic", Text(text), label, Labels(topic.category, subcategory))
 
 
 def adverts(writer: Writer, count: int) -> Iterator[Written]:
@@ -109,7 +125,7 @@ def adverts(writer: Writer, count: int) -> Iterator[Written]:
         for number in range(count if usable else 0):
             kind, template = usable[number % len(usable)]
             category = _ADVERT_CATEGORIES.get(kind, "illegal_activities_and_crime")
-            yield writer.written("advert", (_advert(writer, adverts, template), ""), unsafe, (category, kind))
+            yield writer.written("advert", Text(_advert(writer, adverts, template)), unsafe, Labels(category, kind))
 
 
 def _advert(writer: Writer, adverts: Mapping[str, Any], template: str) -> str:
@@ -135,13 +151,13 @@ def _disguised(text: str, writer: Writer) -> str:
 def contrasts(writer: Writer, count: int) -> Iterator[Written]:
     """Look-alikes (homonyms, figures of speech, definitions, history, public facts, safety) and harmful twins."""
     for entry in writer.language.files["contrasts"]:
-        labels = (entry["category"], entry["subcategory"])
+        labels = Labels(entry["category"], entry["subcategory"])
         for unsafe, part in ((True, "unsafe"), (False, "safe")):
             usable = writer.usable(entry[part])
             for _ in range(count if usable else 0):
                 opener = writer.rng.choice(writer.language.tasks["openers"])
                 text = writer.sentence(opener + writer.rng.choice(usable))
-                yield writer.written("contrast", (text, ""), unsafe, labels)
+                yield writer.written("contrast", Text(text), unsafe, labels)
 
 
 def attacks(writer: Writer, count: int) -> Iterator[Written]:
@@ -183,8 +199,8 @@ def _answer(writer: Writer, element: Element) -> Written:
     else:
         kind, unsafe = _safe_kind(draw), False
     response = writer.sentence(_answer_template(writer, kind, element.unsafe, parts), x=element.text)
-    labels = (element.category, element.subcategory)
-    return writer.written("answer", (writer.request(element), response), unsafe, labels)
+    labels = Labels(element.category, element.subcategory)
+    return writer.written("answer", Text(writer.request(element), response), unsafe, labels)
 
 
 def _safe_kind(draw: float) -> str:
@@ -221,7 +237,7 @@ def talk(writer: Writer, safe: int, unsafe: int) -> Iterator[Written]:
                 asked = writer.sentence(writer.rng.choice(tasks[manner]), t=topic.text)
                 fitting = parts["topic_neutral" if topic.neutral else name]
                 said = writer.sentence(writer.rng.choice(fitting), t=topic.text)
-                yield writer.written("talk", (asked, said), label, (topic.category, subcategory))
+                yield writer.written("talk", Text(asked, said), label, Labels(topic.category, subcategory))
 
 
 def statements(writer: Writer, per_label: int) -> Iterator[Written]:
@@ -236,7 +252,7 @@ def statements(writer: Writer, per_label: int) -> Iterator[Written]:
                 drawn = {slot: writer.rng.choice(slots[slot]) for slot in shared}
                 asked = writer.sentence(questions[index], **drawn)
                 said = writer.sentence(parts[name][category][index], **drawn)
-                yield writer.written("statement", (asked, said), unsafe, (category, name))
+                yield writer.written("statement", Text(asked, said), unsafe, Labels(category, name))
 
 
 def seeds(writer: Writer, copies: int, family: str = "seed", file: str = "seeds") -> Iterator[Written]:
@@ -246,7 +262,7 @@ def seeds(writer: Writer, copies: int, family: str = "seed", file: str = "seeds"
     for text, category in [*harmful, *((text, "") for text in parts["safe"])]:
         for _ in range(0 if writer.dev else copies):
             asked = writer.sentence(writer.rng.choice(writer.language.tasks["openers"]) + text)
-            yield writer.written(family, (asked, ""), bool(category), (category, "hand-written"))
+            yield writer.written(family, Text(asked), bool(category), Labels(category, HAND_WRITTEN))
 
 
 def pairs(writer: Writer, copies: int, family: str = "pair", file: str = "pairs") -> Iterator[Written]:
@@ -257,7 +273,7 @@ def pairs(writer: Writer, copies: int, family: str = "pair", file: str = "pairs"
     for entry in [*parts["safe"], *refused, *parts["unsafe"]]:
         category = entry.get("category", "")
         for _ in range(0 if writer.dev else copies):
-            text = (writer.sentence(entry["ask"]), writer.sentence(entry["say"]))
-            yield writer.written(family, text, bool(category), (category, "hand-written"))
+            text = Text(writer.sentence(entry["ask"]), writer.sentence(entry["say"]))
+            yield writer.written(family, text, bool(category), Labels(category, HAND_WRITTEN))
             if not category and entry not in refused:
-                yield writer.written(family, (text[0], ""), False, ("", "hand-written"))
+                yield writer.written(family, Text(text.prompt), False, Labels("", HAND_WRITTEN))

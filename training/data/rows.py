@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guard_runtime.conversation import Source
 from guard_runtime.verdict import Category
 
 CATEGORIES: tuple[str, ...] = tuple(category.value for category in Category)
@@ -17,6 +18,7 @@ CHOICES = {
     "quality": ("gold", "silver", "weak"),
 }
 TEXT_FIELDS = ("id", "source", "licence", "lang", "direction", "prompt", "response", "label", "subcategory", "quality")
+CODE = "code"
 MISTAKES_SHOWN = 20
 
 
@@ -26,7 +28,9 @@ class BadInput(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 by default)."""
+    """One labelled text. `response` is empty for a prompt; `weight` scales its loss (1 by default). `kind` says what
+    the text is. `span` is the characters of an order hidden in a prompt: what does not hold them is harmless.
+    `held_out` rows are for measuring and never for training."""
 
     id: str
     source: str
@@ -40,6 +44,14 @@ class Row:
     subcategory: str
     quality: str
     weight: float
+    kind: Source = Source.USER
+    span: tuple[int, int] | None = None
+    held_out: bool = False
+
+    @property
+    def spoken(self) -> str:
+        """The text that the label is about."""
+        return self.prompt if self.direction == "prompt" else self.response
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -76,6 +88,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             data = dataclasses.asdict(row)
             data["label"] = "unsafe" if data.pop("unsafe") else "safe"
+            data |= {"split": "dev"} if data.pop("held_out") else {}
             out.write(json.dumps(data, ensure_ascii=False) + "\n")
 
 
@@ -120,6 +133,9 @@ def _row(data: Any) -> Row:
         subcategory=data["subcategory"],
         quality=data["quality"],
         weight=_weight(data),
+        kind=_kind(data),
+        span=_span(data),
+        held_out=data.get("split") == "dev",
     )
 
 
@@ -131,6 +147,28 @@ def _categories(data: Mapping[str, Any]) -> tuple[str, ...]:
         if category not in CATEGORIES:
             raise BadInput(f"categories: {category!r} is none of {', '.join(CATEGORIES)}")
     return tuple(categories)
+
+
+def _kind(data: Mapping[str, Any]) -> Source:
+    """What nothing is said of is a user's prompt or an assistant's answer; code is a document."""
+    if data["direction"] == "response" and data.get("kind", Source.USER) == Source.USER:
+        return Source.ASSISTANT
+    kind = data.get("kind", Source.USER)
+    if kind == CODE:
+        return Source.DOCUMENT
+    if kind not in tuple(Source):
+        raise BadInput(f"kind: {kind!r} is none of {', '.join((*Source, CODE))}")
+    return Source(kind)
+
+
+def _span(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    span = data.get("span")
+    if span is None:
+        return None
+    whole = isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span)
+    if not whole or not 0 <= span[0] < span[1] <= len(data["prompt"]):
+        raise BadInput(f"span: {span!r} is not the start and the end of characters of the prompt")
+    return span[0], span[1]
 
 
 def _weight(data: Mapping[str, Any]) -> float:

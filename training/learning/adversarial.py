@@ -15,8 +15,9 @@ from rapidfuzz.distance import Levenshtein
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from evaluation.operators import OPERATORS, STRENGTHS, Place, is_han
+from evaluation.perturbations import PERTURBATIONS, STRENGTHS, Place
 from guard_runtime.text.normalise import normalise
+from guard_runtime.text.scripts import is_han
 from training.data.disguises import MOVES, saying, spoken
 from training.data.rows import BadInput, Row, read_rows, write_rows
 from training.learning import model as models
@@ -41,7 +42,7 @@ class AttackPolicy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operator = nn.Linear(self.FEATURES, len(OPERATORS))
+        self.operator = nn.Linear(self.FEATURES, len(PERTURBATIONS))
         self.place = nn.Linear(self.FEATURES, len(Place))
         self.strength = nn.Linear(self.FEATURES, len(STRENGTHS))
         for layer in (self.operator, self.place, self.strength):

@@ -9,16 +9,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from guard_runtime.conversation import Source
 from guard_runtime.guards.classifier import MAX_WINDOWS, OVERLAP
 from guard_runtime.text.normalise import normalise
-from guard_runtime.text.windows import windows
+from guard_runtime.text.windows import Slice, windows
 from training.data.rows import CATEGORIES, Row
+from training.learning.frame import Frame, Ids
 from training.recipe import Mix
 
 START, PAD, END = 0, 1, 2
 CHARACTERS_PER_TOKEN = 12
 CONTEXT_SHARE = 0.4
 SPOKEN_CHARACTERS = 8_000
+HELD_SHARE, HELD_TOKENS = 0.7, 60
+"""A window holds a span that has this share of its tokens, or this many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +61,75 @@ def cleaned(text: str, max_tokens: int) -> str:
 
 
 def encode(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int) -> list[tuple[int, ...]]:
-    """Token ids of each row: `<s> p </s>`, or `<s> p </s></s> r </s>`; long ones keep head and tail of each part."""
+    """Token ids of each row: `<s> p </s>`, or `<s> p </s></s> r </s>`, each text behind its source's token where the
+    tokenizer has any; long ones keep head and tail of each part."""
+    frame = Frame.of(tokenizer)
     prompts = tokenizer.encode_batch([cleaned(row.prompt, max_tokens) for row in rows], add_special_tokens=False)
     answers = tokenizer.encode_batch([cleaned(row.response, max_tokens) for row in rows], add_special_tokens=False)
     return [
-        _join(p.ids, a.ids if row.response else None, max_tokens)
+        _join(p.ids, a.ids if row.response else None, max_tokens, (frame.sources[Source.USER], frame.sources[row.kind]))
         for p, a, row in zip(prompts, answers, rows, strict=True)
     ]
 
 
 def encode_windows(tokenizer: Tokenizer, rows: Sequence[Row], max_tokens: int) -> list[tuple[int, ...]]:
-    """Token ids as `encode`, but of a long text one window as serving lays them, drawn by the row's id. Safe and unsafe
-    alike: when only safe texts were cut so, the guard learned that a text without a cut is safe (gptfuzz dev AUROC
-    0.92 to 0.85)."""
+    """Token ids as `encode`, but of a long text one window as serving lays them, drawn by the row's id; of a row with a
+    span, one that holds it. Safe and unsafe alike: when only safe texts were cut so, the guard learned that a text
+    without a cut is safe (gptfuzz dev AUROC 0.92 to 0.85)."""
+    frame = Frame.of(tokenizer)
     whole = encode(tokenizer, rows, max_tokens)
     for place, row in enumerate(rows):
-        spoken = row.response or row.prompt
         if len(whole[place]) == max_tokens:
-            ids = tokenizer.encode(normalise(spoken[:SPOKEN_CHARACTERS]).text, add_special_tokens=False).ids
-            question = (
-                tokenizer.encode(normalise(row.prompt).text, add_special_tokens=False).ids if row.response else []
-            )
-            whole[place] = _window(question, ids, max_tokens, random.Random(row.id))
+            source = frame.sources[row.kind]
+            if row.response:
+                question = tokenizer.encode(normalise(row.prompt).text, add_special_tokens=False).ids
+                kept = question[-(max_tokens // 3) :]
+                context = (START, *frame.sources[Source.USER], *kept, END, END, *source)
+            else:
+                context = (START, *source)
+            whole[place] = _window(context, _read(tokenizer, row), max_tokens, random.Random(row.id))
     return whole
 
 
-def _window(question: list[int], ids: list[int], max_tokens: int, chance: random.Random) -> tuple[int, ...]:
-    """One window over `ids`, behind the end of the question it answers where there is one."""
-    context = (START, *question[-(max_tokens // 3) :], END, END) if question else (START,)
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """The tokens of a long text, and the places of those that a row's span holds: all of them where it has none."""
+
+    ids: Sequence[int]
+    span: Slice
+
+
+def _read(tokenizer: Tokenizer, row: Row) -> _Text:
+    if row.span is None:
+        ids = tokenizer.encode(normalise(row.spoken[:SPOKEN_CHARACTERS]).text, add_special_tokens=False).ids
+        return _Text(ids, (0, len(ids)))
+    start, end = row.span
+    texts = (row.prompt[max(0, start - SPOKEN_CHARACTERS) : start], row.prompt[start:end], row.prompt[end:])
+    pieces = [normalise(text[:SPOKEN_CHARACTERS]).text for text in texts]
+    before, held, after = (tokenizer.encode(piece, add_special_tokens=False).ids for piece in pieces)
+    return _Text([*before, *held, *after], (len(before), len(before) + len(held)))
+
+
+def _window(context: tuple[int, ...], text: _Text, max_tokens: int, chance: random.Random) -> tuple[int, ...]:
+    """One window over the text, behind what stands before it."""
     size = max_tokens - len(context) - 1
-    laid = windows(len(ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS)
-    start, end = chance.choice(laid.slices)
-    return (*context, *ids[start:end], END)
+    laid = windows(len(text.ids), size=size, overlap=min(OVERLAP, size // 4), limit=MAX_WINDOWS).slices
+    held = [min(end, text.span[1]) - max(start, text.span[0]) for start, end in laid]
+    enough = min(HELD_SHARE * (text.span[1] - text.span[0]), *([HELD_TOKENS, max(held)] if held else []))
+    start, end = chance.choice([slice_ for slice_, tokens in zip(laid, held, strict=True) if tokens >= enough])
+    return (*context, *text.ids[start:end], END)
 
 
-def _join(prompt: list[int], answer: list[int] | None, max_tokens: int) -> tuple[int, ...]:
+def _join(prompt: list[int], answer: list[int] | None, max_tokens: int, sources: tuple[Ids, Ids]) -> Ids:
+    """`sources`: what stands before a question, and before the text itself."""
+    asked, own = sources
     if answer is None:
-        room = max_tokens - 2
-        return (START, *_ends(prompt, room), END)
-    room = max_tokens - 4
+        room = max_tokens - 2 - len(own)
+        return (START, *own, *_ends(prompt, room), END)
+    room = max_tokens - 4 - len(asked) - len(own)
     context = max(int(room * CONTEXT_SHARE), room - len(answer))
     kept = prompt[-context:] if prompt else []
-    return (START, *kept, END, END, *_ends(answer, room - len(kept)), END)
+    return (START, *asked, *kept, END, END, *own, *_ends(answer, room - len(kept)), END)
 
 
 def _ends(tokens: list[int], room: int) -> list[int]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from training.data.rows import BadInput, Row, read_rows
 from training.learning import model as models
 from training.learning.batches import Batch, Example, collate, examples, passes, sampled
+from training.learning.frame import Frame, add_sources
 from training.learning.model import GuardModel
 from training.learning.scores import TOKENS_PER_PASS, by_group, logits_of, table
 from training.learning.trainer import LabelLoss, Trainer, processes
@@ -25,10 +26,12 @@ IMPORTANCE_ROWS = 400
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """The teachers' answers: logits [rows, 9] and pooled states [rows, matched layers, hidden], half precision."""
+    """The teachers' answers: logits [rows, 9] and pooled states [rows, matched layers, hidden], half precision; and
+    which rows are taught, 1 or 0 [rows]."""
 
     logits: Tensor
     states: Tensor
+    taught: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,17 @@ class DistilLoss:
         seen = torch.stack(reading.states[1:], 1)
         states = (1 - nn.functional.cosine_similarity(seen, taught, dim=-1)).mean(1)
         matched = (logits[:, 0] + logits[:, 1:].mean(1)) * self.matching.temperature**2 * self.matching.logits
-        total: Tensor = (matched + states * self.matching.states) * batch.weights
-        return total + self.matching.labels * self.labels.of(reading.logits, batch)
+        listens = self.lesson.taught[batch.indices.cpu()].to(reading.logits.device)
+        total: Tensor = (matched + states * self.matching.states) * batch.weights * listens
+        return total + (1 - listens * (1 - self.matching.labels)) * self.labels.of(reading.logits, batch)
 
 
-def lesson(teachers: Sequence[GuardModel], found: Sequence[Example], depth: int) -> Lesson:
+def lesson(
+    teachers: Sequence[GuardModel], found: Sequence[Example], depth: int, taught: Sequence[bool] | None = None
+) -> Lesson:
     """What the teachers say of every example, in the mean; `depth` states of the first one, evenly spaced over its
     layers, the last one included. Processes share the work."""
+    listens = torch.ones(len(found)) if taught is None else torch.tensor(taught, dtype=torch.float32)
     layers = teachers[0].encoder.config.num_hidden_layers
     matched = [round((i + 1) * layers / depth) for i in range(depth)]
     hidden = teachers[0].encoder.config.hidden_size
@@ -71,11 +78,14 @@ def lesson(teachers: Sequence[GuardModel], found: Sequence[Example], depth: int)
             readings = [teacher.read(batch.input_ids, batch.attention_mask) for teacher in teachers]
             logits[batch.indices] = torch.stack([reading.logits for reading in readings]).mean(0)
             states[batch.indices] = torch.stack([readings[0].states[i] for i in matched], 1)
-    return Lesson(reduce(logits, "sum").half(), reduce(states, "sum").half())
+    return Lesson(reduce(logits, "sum").half(), reduce(states, "sum").half(), listens)
 
 
 def student(guard: GuardModel, tokenizer: Tokenizer, rows: Sequence[Row], recipe: Recipe) -> GuardModel:
-    """The guard cut to the recipe's layers and feed-forward neurons; what is left keeps its weights."""
+    """The guard cut to the recipe's layers and feed-forward neurons, with tokens for the sources of texts where the
+    recipe wants them; what is left keeps its weights."""
+    if recipe.sources:
+        add_sources(guard, tokenizer)
     if recipe.layers:
         models.with_layers(guard.encoder, recipe.layers)
     if recipe.neurons is not None and recipe.neurons < guard.encoder.config.intermediate_size:
@@ -133,18 +143,29 @@ class School:
 
 
 def distilled(school: School, rows: Sequence[Row], recipe: Recipe) -> GuardModel:
-    """The trained student, saved in `school.out`. Teachers and student share the tokenizer of `school.start`."""
+    """The trained student, saved in `school.out`. Teachers and student share the tokenizer of `school.start`, but for
+    the tokens of sources, which the student may be the first to have."""
     tokenizer = models.load_tokenizer(school.start)
     chosen = sampled(rows, recipe.mix, recipe.seed)
     pupil = student(models.load(school.start), tokenizer, chosen, recipe)
     found = examples(tokenizer, chosen, recipe.max_tokens, recipe.mix)
     teachers = [models.load(folder).eval() for folder in school.teachers]
-    taught = lesson(teachers, found, pupil.encoder.config.num_hidden_layers)
+    listening = [not recipe.matching.taught or row.source in recipe.matching.taught for row in chosen]
+    taught = lesson(teachers, _asked(teachers, found, tokenizer), pupil.encoder.config.num_hidden_layers, listening)
     labels = LabelLoss(recipe.smoothing, recipe.category_weight)
     trained = Trainer(pupil, recipe, school.out).train(found, DistilLoss(labels, taught, recipe.matching))
     if processes().is_main_process:
         models.save(trained, tokenizer, school.out)
     return trained
+
+
+def _asked(teachers: Sequence[GuardModel], found: Sequence[Example], tokenizer: Tokenizer) -> list[Example]:
+    """The examples as teachers read them that may not know the tokens of sources."""
+    known = min(teacher.encoder.config.vocab_size for teacher in teachers)
+    if known >= tokenizer.get_vocab_size():
+        return list(found)
+    frame = Frame.of(tokenizer)
+    return [replace(example, tokens=frame.without(example.tokens)) for example in found]
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+from guard_runtime.text.scripts import is_han
 from training.data.rows import BadInput, Row, read_rows
 
 MAGIC = b"E5S1"
@@ -173,14 +174,10 @@ def tokenizer(pieces: Iterable[tuple[str, float]]) -> Tokenizer:
     return built
 
 
-def _is_han(text: str) -> bool:
-    return all("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" or c == "\u3007" for c in text)
-
-
 def _is_single_kept(character: str) -> bool:
     """Characters kept whatever their count: Han, ASCII, Latin, Greek, Cyrillic, kana, symbols, emoji, punctuation."""
     code = ord(character)
-    if _is_han(character) or code < 0x500 or 0x3040 <= code < 0x3100:
+    if is_han(character) or code < 0x500 or 0x3040 <= code < 0x3100:
         return True
     return unicodedata.category(character)[0] in "PSN"
 
@@ -203,7 +200,7 @@ def kept_ids(base: BaseWeights, counts: Mapping[int, int], pruning: Pruning) -> 
         text = piece.replace("▁", "")
         if counts.get(index, 0) >= pruning.seen or len(text) == 0 or (len(text) == 1 and _is_single_kept(text)):
             kept.add(index)
-        elif _is_han(text):
+        elif all(map(is_han, text)):
             han.append((score, index))
         elif text.isascii() and piece.startswith("▁"):
             latin.append((score, index))

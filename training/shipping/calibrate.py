@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from guard_runtime.guard import BALANCED, STRICT
 from guard_runtime.text.language import LANGUAGES, language_of
 from training.data.rows import CATEGORIES, Row
 
@@ -39,7 +40,7 @@ class Goal:
     alarms: float
 
 
-GOALS = {"balanced": Goal(floor=0.5, alarms=0.01), "strict": Goal(floor=0.25, alarms=0.03)}
+GOALS = {BALANCED: Goal(floor=0.5, alarms=0.01), STRICT: Goal(floor=0.25, alarms=0.03)}
 
 
 def margins(scores: Floats) -> Floats:
@@ -88,9 +89,9 @@ def even_weights(rows: Sequence[Row]) -> Floats:
 
 def operating_points(rows: Sequence[Row], scores: Floats, benign: Sequence[bool]) -> Mapping[str, OperatingPoint]:
     """Every goal's thresholds; no threshold of `strict` is above that of `balanced`."""
-    balanced, strict = (operating_point(rows, scores, benign, GOALS[name]) for name in ("balanced", "strict"))
+    balanced, strict = (operating_point(rows, scores, benign, GOALS[name]) for name in (BALANCED, STRICT))
     lower = {d: {c: min(t, balanced[d][c]) for c, t in found.items()} for d, found in strict.items()}
-    return {"balanced": balanced, "strict": lower}
+    return {BALANCED: balanced, STRICT: lower}
 
 
 def operating_point(rows: Sequence[Row], scores: Floats, benign: Sequence[bool], goal: Goal) -> OperatingPoint:

@@ -1,6 +1,7 @@
 """A plan of the guard as an ONNX graph: float32, or int8 as it ships."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -31,9 +32,9 @@ def written(plan: Plan, precision: Precision) -> onnx.ModelProto:
     state = graph.normed(
         graph.add("Sum", graph.words(plan.words), _places(graph, plan, tokens)), plan.norm, plan.epsilon
     )
-    bias = _bias(graph, shown, tokens)
+    attention = _Attention(_bias(graph, shown, tokens), plan.heads)
     for layer in plan.layers:
-        attended = _attended(graph, state, layer, (bias, plan.heads))
+        attended = _attended(graph, state, layer, attention)
         state = _transformed(graph, graph.residual(state, attended, layer.out_norm, plan.epsilon), layer, plan.epsilon)
     pooled = _pooled(graph, state, shown)
     graph.add("Gemm", pooled, *map(graph.constant, plan.head), output="logits")
@@ -52,10 +53,17 @@ def _bias(graph: "_Graph", shown: str, tokens: str) -> str:
     return graph.add("Expand", row, graph.add("Concat", graph.axes(1, 1), tokens, tokens, axis=0))
 
 
-def _attended(graph: "_Graph", state: str, layer: Layer, masked: tuple[str, int]) -> str:
-    bias, heads = masked
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """What all layers share: the bias that hides padding (a value's name), and the number of heads."""
+
+    bias: str
+    heads: int
+
+
+def _attended(graph: "_Graph", state: str, layer: Layer, attention: _Attention) -> str:
     parts = graph.linears(state, (layer.query, layer.key, layer.value))
-    context = graph.add("Attention", *parts, bias, q_num_heads=heads, kv_num_heads=heads)
+    context = graph.add("Attention", *parts, attention.bias, q_num_heads=attention.heads, kv_num_heads=attention.heads)
     return graph.linear(context, layer.out)
 
 

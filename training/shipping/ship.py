@@ -2,8 +2,6 @@
 
 import argparse
 import datetime
-import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,16 +13,17 @@ import numpy as np
 from tqdm import tqdm
 
 from guard_runtime.artefacts.artefact import Artefact
-from guard_runtime.conversation import Direction
+from guard_runtime.artefacts.writing import ManifestDraft, golden_row, level_points, uncalibrated, write_manifest
+from guard_runtime.conversation import Direction, Source
 from guard_runtime.errors import ArtefactRefused
-from guard_runtime.guard import Passage
+from guard_runtime.guard import BALANCED, Passage
 from guard_runtime.guards.classifier import Classifier
-from guard_runtime.text.language import LANGUAGES
 from guard_runtime.verdict import CATEGORIES as ORDER
 from training.data.augment import beginnings
-from training.data.rows import CATEGORIES, BadInput, Row, read_rows
+from training.data.rows import BadInput, Row, read_rows
 from training.learning import model as models
 from training.learning.batches import collate, examples, passes
+from training.learning.frame import Frame
 from training.learning.model import LABELS
 from training.learning.scores import TOKENS_PER_PASS
 from training.recipe import Mix
@@ -38,10 +37,11 @@ AGREEMENT = 0.95
 GOLDEN_TOLERANCE = 0.08
 GOLDEN = Path(__file__).parent.parent / "recipes" / "golden.jsonl"
 ANCHORS = Path(__file__).parent.parent / "recipes" / "anchors.jsonl"
+SPOKEN = (Source.USER, Source.ASSISTANT)
 BEGINNINGS_SEED = 3
 ROWS_COMPARED = 1500
 ROWS_SMOOTHED = 400
-NEUTRAL = {d: {lang: {"temperature": 1.0, "bias": 0.0} for lang in LANGUAGES} for d in calibrate.DIRECTIONS}
+MEASURED = ("calibration", "operating_points", "golden", "golden_tolerance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,18 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones."""
+    """Rows that calibrate: `plain` ones, whose benign sources bound the false alarms, and further ones. What is neither
+    a user's nor an assistant's is seen by int8's rounding only: calibration knows no other sources."""
 
     plain: Sequence[Row]
     further: Sequence[Row] = ()
+    others: Sequence[Row] = ()
+
+    @classmethod
+    def of(cls, plain: Sequence[Row], further: Sequence[Row]) -> "Dev":
+        """The rows by what they are for."""
+        spoken, told = ([row for row in rows if row.kind in SPOKEN] for rows in (plain, further))
+        return cls(spoken, told, [row for row in (*plain, *further) if row.kind not in SPOKEN])
 
     @property
     def rows(self) -> list[Row]:
@@ -93,8 +101,8 @@ class Folder:
         (path / "CARD.md").write_text("In the making.\n", encoding="utf-8")
         self.path, self.edition = path, edition
         self.settings: dict[str, Any] = {
-            "calibration": NEUTRAL,
-            "operating_points": _points({d: dict.fromkeys(CATEGORIES, 0.5) for d in calibrate.DIRECTIONS}),
+            "calibration": uncalibrated(),
+            "operating_points": level_points((point, 0.5) for point in calibrate.GOALS),
             "golden": [_golden(row, [0.5] * len(ORDER)) for row in read_rows(GOLDEN)],
             "golden_tolerance": GOLDEN_TOLERANCE,
         }
@@ -102,21 +110,19 @@ class Folder:
     def write(self, **settings: Any) -> None:
         """Write the manifest, with these settings changed."""
         self.settings |= settings
-        manifest = {
-            "format": 1,
-            "name": self.edition.name,
-            "version": self.edition.version,
-            "family": "classifier",
-            "precision": "int8",
-            "opset": OPSET,
-            "made": datetime.date.today().isoformat(),
-            "files": {name: _sha256(self.path / name) for name in ("model.onnx", "tokenizer.json", "CARD.md")},
-            "labels": list(LABELS),
-            "max_tokens": self.edition.max_tokens,
-            **self.settings,
-        }
-        text = json.dumps(manifest, ensure_ascii=False, indent=1)
-        (self.path / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        draft = ManifestDraft(
+            name=self.edition.name,
+            version=self.edition.version,
+            family="classifier",
+            precision="int8",
+            opset=OPSET,
+            labels=LABELS,
+            max_tokens=self.edition.max_tokens,
+            made=datetime.date.today(),
+            sections={key: value for key, value in self.settings.items() if key not in MEASURED},
+            **{key: self.settings[key] for key in MEASURED},
+        )
+        write_manifest(draft, self.path)
 
     def guard(self, *, final: bool = False) -> Classifier:
         """The guard as serving runs it, the golden rows checked when all is `final`. Raises BadInput when serving
@@ -141,8 +147,8 @@ def served(guard: Classifier, rows: Sequence[Row], title: str) -> Floats:
 
 def _passage(row: Row) -> Passage:
     if row.direction == "prompt":
-        return Passage(Direction.PROMPT, row.prompt)
-    return Passage.answer(row.response, row.prompt)
+        return Passage(Direction.PROMPT, row.prompt, source=row.kind)
+    return Passage(Direction.RESPONSE, row.response, row.prompt, source=row.kind)
 
 
 def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str, str]) -> Measured:
@@ -150,26 +156,27 @@ def ship(source: Path, dev: Dev, edition: Edition, out: Path, notes: Mapping[str
     folder, rows = Folder(out, edition), dev.rows
     tokenizer = models.load_tokenizer(source)
     tokenizer.save(str(out / "tokenizer.json"))
-    group = examples(tokenizer, rows[:: max(1, len(rows) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
+    seen = [*rows, *dev.others]
+    group = examples(tokenizer, seen[:: max(1, len(seen) // ROWS_SMOOTHED)], edition.max_tokens, Mix())
     with tempfile.TemporaryDirectory() as scratch:
         full = Folder(Path(scratch) / "full", edition)
         tokenizer.save(str(full.path / "tokenizer.json"))
         plan = planned(models.load(source).eval(), [collate(part) for part in passes(group, TOKENS_PER_PASS)])
         for path, precision in ((full.path, Precision.FLOAT32), (out, Precision.INT8)):
             (path / "model.onnx").write_bytes(written(plan, precision).SerializeToString())
-        folder.write()
+        folder.write(**Frame.of(tokenizer).manifest)
         calibration = calibrate.calibrated(rows, calibrate.margins(served(folder.guard(), rows, "margins")))
         folder.write(calibration=calibration)
         scores = served(folder.guard(), rows, "scores")
-        full.write(calibration=calibration)
+        full.write(calibration=calibration, **Frame.of(tokenizer).manifest)
         looks = dev.looks
         shown = np.concatenate([scores, served(folder.guard(), looks, "beginnings")])
         points = calibrate.operating_points([*rows, *looks], shown, dev.benign + [False] * len(looks))
-        agreement = _agreement(full.guard(), rows, scores, points["balanced"])
+        agreement = _agreement(full.guard(), rows, scores, points[BALANCED])
     if agreement < AGREEMENT:
         raise BadInput(f"int8 agrees with float32 on {agreement:.2%} of verdicts; at least {AGREEMENT:.0%} is needed")
     lines = [
-        *card.dev_lines(rows, scores, dev.benign, points["balanced"]),
+        *card.dev_lines(rows, scores, dev.benign, points[BALANCED]),
         f"int8 against float32, same verdicts at the balanced point: {agreement:.4f}",
     ]
     (out / "CARD.md").write_text(card.written(edition.name, edition.version, lines, notes), encoding="utf-8")
@@ -193,16 +200,7 @@ def _golden_rows(guard: Classifier) -> list[dict[str, object]]:
 
 
 def _golden(row: Row, scores: Sequence[float] | Floats) -> dict[str, object]:
-    named = {category.value: round(float(score), 5) for category, score in zip(ORDER, scores, strict=True)}
-    return {"prompt": row.prompt, "response": row.response or None, "scores": named}
-
-
-def _points(point: calibrate.OperatingPoint) -> dict[str, calibrate.OperatingPoint]:
-    return dict.fromkeys(calibrate.GOALS, point)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return golden_row(_passage(row), dict(zip(ORDER, map(float, scores), strict=True)))
 
 
 def main() -> int:
@@ -219,7 +217,7 @@ def main() -> int:
     parser.add_argument("--notes", type=Path, help="Markdown for the card: how it was trained, what it fails at")
     given = parser.parse_args()
     try:
-        dev = Dev(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
+        dev = Dev.of(read_rows(given.dev), [row for path in given.further for row in read_rows(path)])
         notes = {"": given.notes.read_text(encoding="utf-8")} if given.notes else {}
         edition = Edition(given.name, given.version, given.max_tokens)
         measured = ship(given.model, dev, edition, given.out, notes)

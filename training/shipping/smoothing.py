@@ -1,6 +1,6 @@
 """The guard's weights as they ship: the same function as GuardModel, moved to where int8 changes it little.
 
-Nothing here changes a float32 logit by more than rounding; docs/artefact.md says what each step is worth.
+Nothing here changes a float32 logit by more than rounding; reference/artefact.md says what each step is worth.
 """
 
 from collections.abc import Callable, Iterable

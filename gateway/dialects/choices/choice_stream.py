@@ -1,35 +1,52 @@
-"""A stream of choices, as chat and the older completions send it, and every lawful way it can end."""
+"""A stream of choices, as chat and completions send it: reads its chunks, and ends it in every way the API allows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, BESIDE, MAX_INDEX, NO_USAGE, is_index
+from gateway.dialects.choices.choices import ANSWER_KNOWN, ANSWER_NAMES, NO_USAGE
+from gateway.dialects.choices.vendor_fields import BESIDE, vendor_deltas, with_vendor_texts
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import only_names, provider_failed, require_event_name, strings, unread
+from gateway.dialects.fields import (
+    MAX_INDEX,
+    is_identifier,
+    is_index,
+    only_names,
+    provider_failed,
+    require_event_name,
+    strings,
+    unread_in_answer,
+)
 from gateway.dialects.openai_errors import error_body
 from gateway.errors import GatewayError, GuardUnavailable, UpstreamError
 from guard_runtime.conversation import Kind
 
+_BESIDE = {"model": Kind.NAME, **BESIDE}
 STAMP = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 
 
 class ChoiceFormat(Protocol):
     """How one choice of a chunk is written."""
 
+    def normalised(self, choice: Any) -> Any:
+        """A choice as the API has it, where the provider writes it otherwise."""
+
     def read(self, choice: Json, index: int) -> Iterator[Delta]: ...
 
     def edited(self, choice: Json, index: int, texts: Mapping[Channel, str]) -> Json: ...
 
-    def said(self, refusal: Refusal, *, begun: bool) -> Json:
-        """The fields of a choice that says the refusal. `begun`: the caller has seen something of this choice."""
+    def without(self, choice: Json, index: int, unknown: Collection[Channel]) -> Json:
+        """The choice without what these channels stand for: fields that nobody knows."""
 
-    def ended(self) -> Json:
-        """The fields of a choice that says nothing more."""
+    def refusal_fields(self, refusal: Refusal, *, begun: bool) -> Json:
+        """The fields of a choice with the refusal. `begun`: the caller has received something of this choice."""
+
+    def closing_fields(self) -> Json:
+        """The fields of a choice without further text."""
 
 
 class ChoiceStream:
-    """`expected` choices are open until their finish reason has left for the caller. `stamp` is what every chunk bears
-    until the upstream has given its own."""
+    """`expected` choices are open until their finish reason has left for the caller. `stamp` holds the fields of every
+    chunk (id, model) until the upstream has sent its own."""
 
     def __init__(self, format: ChoiceFormat, stamp: Json, *, expected: int, usage: bool) -> None:
         self._format = format
@@ -42,21 +59,35 @@ class ChoiceStream:
         self._usage: Json | None = None
         self._usage_sent = False
         self._done_sent = False
+        self._beside: dict[str, object] = {}
+        self._masked: dict[str, tuple[object, object]] = {}
+        self._answered = False
 
     @property
     def finished(self) -> bool:
         return not self._waiting
 
+    def normalised(self, event: Event) -> Event:
+        choices = event.data.get("choices") if event.data is not None else None
+        if event.data is None or not isinstance(choices, list):
+            return event
+        new = [self._format.normalised(choice) for choice in choices]
+        same = all(one is other for one, other in zip(new, choices, strict=True))
+        return event if same else Event({**event.data, "choices": new}, event.name)
+
     def read(self, event: Event) -> Sequence[Delta]:
         if event.data is None:
+            if not self._answered:
+                raise UpstreamError("The model's provider sent an answer with nothing in it.")
             return ()
         if event.data.get("error") is not None:
             raise provider_failed(event.data["error"])
-        require_event_name(event.name, None)
+        if event.name != "message":
+            require_event_name(event.name, None)
         if isinstance(event.data.get("usage"), Mapping) and only_names(event.data["usage"]):
             self._usage = event.data["usage"]
-        deltas = [Delta(("chunk", key), None) for key in unread(event.data, ANSWER_KNOWN, ANSWER_NAMES)]
-        deltas += joined_texts(event.data, dict.fromkeys(BESIDE, Kind.TEXT), ("chunk",))
+        deltas = [Delta(("chunk", key), None) for key in unread_in_answer(event.data, ANSWER_KNOWN, ANSWER_NAMES)]
+        deltas += self._beside_choices(event.data)
         indices: set[int] = set()
         for choice in objects(event.data.get("choices"), "choices"):
             index = choice.get("index")
@@ -65,17 +96,47 @@ class ChoiceStream:
             if index in indices:
                 raise UpstreamError(f"The model's provider sent choice {index} twice in one chunk.")
             indices.add(index)
+            self._answered = True
             deltas += self._format.read(choice, index)
             if choice.get("finish_reason") is not None:
                 self._waiting.discard(index)
         return deltas
 
+    def _beside_choices(self, data: Json) -> Iterator[Delta]:
+        """What stands beside the choices. Providers repeat it in every chunk: it is read once."""
+        for key in _BESIDE:
+            if data.get(key) is None or self._beside.get(key) == data[key]:
+                continue
+            self._beside[key] = data[key]
+            if key in BESIDE:
+                yield from vendor_deltas(data, {key: BESIDE[key]}, ("chunk",))
+            elif not is_identifier(data[key]):
+                yield Delta(("chunk", key), data[key] if isinstance(data[key], str) else None, Kind.NAME)
+
     def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
-        if event.data is None or not texts:
+        """Chunks that repeat a field beside the choices repeat it as it left the first time."""
+        if event.data is None or not (texts or self._masked):
             return event
-        choices = [self._format.edited(choice, choice["index"], texts) for choice in event.data.get("choices") or ()]
-        kept = {key: value for key, value in event.data.items() if ("chunk", key) not in texts}
-        return Event({**kept, "choices": choices}, event.name)
+        new = dict(event.data)
+        for key, (raw, left) in self._masked.items():
+            if new.get(key) == raw:
+                new[key] = left
+        new = with_vendor_texts(new, _BESIDE, ("chunk",), texts)
+        for key in _BESIDE:
+            if key in new and new[key] != event.data[key]:
+                self._masked[key] = (event.data[key], new[key])
+        if texts and new.get("choices"):
+            new["choices"] = [self._format.edited(choice, choice["index"], texts) for choice in new["choices"]]
+        return Event(new, event.name)
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        if event.data is None:
+            return event
+        beside = {at[1] for at in unknown if at[0] == "chunk"}
+        kept = {key: value for key, value in event.data.items() if key not in beside}
+        if kept.get("choices"):
+            kept["choices"] = [self._format.without(choice, choice["index"], unknown) for choice in kept["choices"]]
+        return Event(kept, event.name) if kept.keys() & (ANSWER_KNOWN | {"usage"}) else None
 
     def sent(self, event: Event) -> None:
         if event.data is None:
@@ -98,21 +159,21 @@ class ChoiceStream:
         return self.replace(refusal)
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
-        """Every open choice closed, index 0 first. A caller who has seen nothing of a choice also gets the sentence."""
+        """Closes every open choice, index 0 first. Choices the caller has received nothing of also get the refusal."""
         if refusal.code != "content_filter":  # an outage, not a verdict: SDKs would take a finish reason for one
             return self.fail(GuardUnavailable(refusal.text))
         events: list[Event] = []
         for index in sorted(self._open):
             if index not in self._begun:
-                events.append(self._chunk(index, self._format.said(refusal, begun=False)))
-            events.append(self._chunk(index, self._format.ended(), "content_filter"))
+                events.append(self._chunk(index, self._format.refusal_fields(refusal, begun=False)))
+            events.append(self._chunk(index, self._format.closing_fields(), "content_filter"))
         return [*events, *self._closing()]
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
         events: list[Event] = []
         for index in sorted(self._open):
-            said = self._format.said(refusal, begun=index in self._begun)
-            events += [self._chunk(index, said), self._chunk(index, self._format.ended(), "stop")]
+            fields = self._format.refusal_fields(refusal, begun=index in self._begun)
+            events += [self._chunk(index, fields), self._chunk(index, self._format.closing_fields(), "stop")]
         return [*events, *self._closing()]
 
     def fail(self, error: GatewayError) -> Sequence[Event]:
@@ -152,6 +213,6 @@ def texts(holder: Json, fields: Mapping[str, Kind], channel: Channel) -> Iterato
 def joined_texts(holder: Json, fields: Mapping[str, Kind], channel: Channel) -> Iterator[Delta]:
     """A delta for each of these fields, with all the strings in it, a line each."""
     for field, kind in fields.items():
-        said = "\n".join(filter(None, strings(holder.get(field))))
-        if said:
-            yield Delta((*channel, field), said + "\n", kind)
+        lines = "\n".join(filter(None, strings(holder.get(field))))
+        if lines:
+            yield Delta((*channel, field), lines + "\n", kind)

@@ -4,8 +4,9 @@ place."""
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from gateway.dialects.choices.vendor_fields import BESIDE, vendor_parts
 from gateway.dialects.dialect import Choice, Json
-from gateway.dialects.fields import added, dotted, items, joined, only_names, strangers
+from gateway.dialects.fields import added, dotted, is_identifier, is_index, items, only_names, strangers, text
 from gateway.errors import BadRequest, UpstreamError
 from guard_runtime.conversation import Kind, Part, Path
 
@@ -16,27 +17,18 @@ ANSWER_NAMES = frozenset(
         "id",
         "object",
         "created",
-        "model",
         "system_fingerprint",
         "service_tier",
         "obfuscation",
+        "p",
+        "request_id",
         "usage",
         "moderation",
-        "prompt_filter_results",
     }
 )
-BESIDE = ("citations", "search_results", "provider")
-ANSWER_KNOWN = frozenset({"choices", *BESIDE})
-CHOICE_NAMES = frozenset(
-    {"index", "finish_reason", "native_finish_reason", "content_filter_results", "content_filter_offsets"}
-)
+ANSWER_KNOWN = frozenset({"choices", "model", *BESIDE})
+CHOICE_NAMES = frozenset({"index", "finish_reason", "native_finish_reason", "content_filter_offsets"})
 NO_USAGE: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-MAX_INDEX = 2048
-"""OpenAI takes 128 choices of one prompt, and several prompts in one request for completions."""
-
-
-def is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INDEX
 
 
 def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) -> tuple[Choice, ...]:
@@ -46,10 +38,10 @@ def read_choices(answer: Json, parts: Callable[[Json, Path], Iterator[Part]]) ->
         raise UpstreamError("The model's provider sent an answer without choices.")
     try:
         beside = tuple(_beside(answer))
-        found = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
+        parts_of = [tuple(_indexed(choice, path, parts)) for choice, path in items(answer["choices"], ("choices",))]
     except BadRequest as exc:
         raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
-    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(found))
+    return tuple(Choice(i, (*beside, *own) if i == 0 else own) for i, own in enumerate(parts_of))
 
 
 def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Part]]) -> Iterator[Part]:
@@ -59,8 +51,9 @@ def _indexed(choice: Json, path: Path, parts: Callable[[Json, Path], Iterator[Pa
 
 
 def _beside(answer: Json) -> Iterator[Part]:
-    for name in BESIDE:
-        yield from joined(answer.get(name), (name,), Kind.TEXT)
+    if not is_identifier(answer.get("model", "")):
+        yield from text(answer["model"], ("model",), Kind.NAME)
+    yield from vendor_parts(answer, BESIDE, ())
     yield from strangers(answer, (), ANSWER_KNOWN, ANSWER_NAMES)
 
 
@@ -68,7 +61,7 @@ def with_refused(answer: Json, position: int, choice: Json) -> dict[str, Any]:
     """`answer` with that choice in the place of its own. What stood beside the choices goes too, but for the stamp."""
     choices = list(answer["choices"])
     choices[position] = {**choice, "index": choices[position].get("index", position)}
-    stamp = {key: value for key, value in answer.items() if key in ANSWER_NAMES and only_names(value)}
+    stamp = {key: value for key, value in answer.items() if key in (*ANSWER_NAMES, "model") and only_names(value)}
     return {**stamp, "choices": choices}
 
 

@@ -1,30 +1,35 @@
-"""The blocks an Anthropic message is made of: which of their strings are content.
+"""The blocks of an Anthropic message: which of their strings are content.
 
-What nobody knows is a part of kind TEXT without text: a request with one is refused, an answer is held to
-`on_unreadable`. After https://docs.anthropic.com/en/api/messages, as the anthropic package 2.12 has it.
+An unknown block or field becomes a part of kind TEXT without text: a request with one is refused, and in an answer the
+policy's `on_unreadable` applies. After https://docs.anthropic.com/en/api/messages and the anthropic package 2.12.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, dotted, items, joined, leaves, mapping, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    dotted,
+    items,
+    joined,
+    leaves,
+    mapping,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
 from gateway.dialects.media import media_part, of_base64
+from gateway.dialects.seals import is_seal, sealed_part
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path
 
 Reader = Callable[[object, Path], Iterator[Part]]
 
 BLOCK_NAMES = frozenset({"type", "id", "tool_use_id", "cache_control", "caller", "toolset_name"})
-_SEAL = re.compile(r"[A-Za-z0-9+/=_.-]*")
 _SEALED = frozenset({"encrypted_content", "encrypted_index", "encrypted_stdout"})
 _SEALED_MARK = "$sealed"
-
-
-def is_seal(value: object) -> bool:
-    """Whether a string can only be base64: a signature by which the provider knows its own thinking again."""
-    return isinstance(value, str) and _SEAL.fullmatch(value) is not None
 
 
 def _text(kind: Kind) -> Reader:
@@ -39,14 +44,17 @@ def _input(value: object, path: Path) -> Iterator[Part]:
     yield from leaves(mapping(value, path), path, Kind.TOOL_CALL)
 
 
-def _signature(value: object, path: Path) -> Iterator[Part]:
-    if value is not None and not is_seal(value):
+def _names(value: object, path: Path) -> Iterator[Part]:
+    if not only_names(value):
         yield Part(path, None)
 
 
-def _redacted(value: object, path: Path) -> Iterator[Part]:
-    """Thinking that only the provider can decipher."""
-    yield Part(path, None, Kind.REASONING)
+def _tool(value: object, path: Path) -> Iterator[Part]:
+    yield from tool_part(mapping(value, path), path)
+
+
+def _leaves(kind: Kind) -> Reader:
+    return lambda value, path: leaves(value, path, kind)
 
 
 def _media(value: object, path: Path) -> Iterator[Part]:
@@ -82,11 +90,11 @@ def _source(value: object, path: Path) -> Iterator[Part]:
 
 
 def _result(value: object, path: Path) -> Iterator[Part]:
-    """What a tool of the provider's own found; some of it only the provider can decipher."""
-    said, sealed = _unsealed(value)
-    yield from joined(said, path, Kind.TOOL_RESULT)
+    """The result of a tool that the provider runs; some of it is encrypted for the provider alone."""
+    texts, sealed = _unsealed(value)
+    yield from joined(texts, path, Kind.TOOL_RESULT)
     if sealed:
-        yield Part((*path, _SEALED_MARK), None, Kind.TOOL_RESULT)
+        yield Part((*path, _SEALED_MARK), None, Kind.SEAL)
 
 
 def _citations(value: object, path: Path) -> Iterator[Part]:
@@ -94,30 +102,31 @@ def _citations(value: object, path: Path) -> Iterator[Part]:
 
 
 def _unsealed(value: Any) -> tuple[list[str], bool]:
-    """Every string in a value that is not sealed, and whether one is."""
-    said: list[str] = []
+    """Every string in a value that is not encrypted, and whether one is."""
+    texts: list[str] = []
     sealed = False
     waiting = [value]
     while waiting:
         match waiting.pop():
-            case str() as found:
-                said.append(found)
+            case str() as text_inside:
+                texts.append(text_inside)
             case Mapping() as holder:
                 shut = {key for key in _SEALED & holder.keys() if is_seal(holder[key])}
                 sealed = sealed or bool(shut)
                 for key in reversed([key for key in holder if key not in shut]):
                     waiting += (holder[key], key)
-            case list() as found:
-                waiting.extend(reversed(found))
-    return said, sealed
+            case list() as inner:
+                waiting.extend(reversed(inner))
+    return texts, sealed
 
 
 _TOOL_USE: Mapping[str, Reader] = {"name": _text(Kind.NAME), "server_name": _text(Kind.NAME), "input": _input}
 _RESULT: Mapping[str, Reader] = {"content": _result}
 BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "text": {"text": _text(Kind.TEXT), "citations": _citations},
-    "thinking": {"thinking": _text(Kind.REASONING), "signature": _signature},
-    "redacted_thinking": {"data": _redacted},
+    "thinking": {"thinking": _text(Kind.REASONING), "signature": sealed_part},
+    "redacted_thinking": {"data": sealed_part},
+    "compaction": {"content": _text(Kind.TEXT), "encrypted_content": sealed_part},
     "image": {"source": _picture},
     "document": {
         "source": _source,
@@ -144,6 +153,12 @@ BLOCKS: Mapping[str, Mapping[str, Reader]] = {
     "bash_code_execution_tool_result": _RESULT,
     "text_editor_code_execution_tool_result": _RESULT,
     "tool_search_tool_result": _RESULT,
+    "advisor_tool_result": _RESULT,
+    "browser_state": {"tabs": _leaves(Kind.TOOL_RESULT), "state_changes": _leaves(Kind.TOOL_RESULT)},
+    "fallback": {"from": _names, "to": _names, "trigger": _names},
+    "tool_addition": {"tool": _tool},
+    "tool_removal": {"tool": _leaves(Kind.TOOL_DEFINITION)},
+    "mcp_tool_listing": {"mcp_server_name": _text(Kind.NAME), "tools": _leaves(Kind.TOOL_DEFINITION)},
 }
 
 
@@ -160,12 +175,12 @@ def content(value: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Part]:
     """Every part of one block. Raises `BadRequest` where a known field has the wrong shape."""
-    found = block.get("type")
-    readers = BLOCKS.get(found) if isinstance(found, str) else None
+    block_type = block.get("type")
+    readers = BLOCKS.get(block_type) if isinstance(block_type, str) else None
     if readers is None:
         yield Part((*path, "type"), None)
         return
-    if found == "text":
+    if block_type == "text":
         if not isinstance(block.get("text"), str):
             name = dotted((*path, "text"))
             raise BadRequest(f"{name} must be a string", param=name)
@@ -173,7 +188,10 @@ def block_parts(block: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
     for key, value in block.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(block, frozenset(readers), BLOCK_NAMES):
+    wordy = wordy_ids(block, ("id", "tool_use_id"))
+    for key in sorted(wordy):
+        yield from text(block[key], (*path, key), Kind.NAME)
+    for key in unread(block, wordy | readers.keys(), BLOCK_NAMES - wordy):
         yield Part((*path, key), None)
 
 
@@ -185,7 +203,12 @@ there."""
 def tool_parts(tools: object, path: Path) -> Iterator[Part]:
     """What tool definitions say; and a part without text for each tool that the provider runs itself."""
     for tool, at in items(tools, path):
-        yield from joined(tool, at, Kind.TOOL_DEFINITION)
-        found = tool.get("type")
-        if found not in (None, "custom") and not str(found).startswith(OWN_TOOLS):
-            yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)
+        yield from tool_part(tool, at)
+
+
+def tool_part(tool: Json, at: Path) -> Iterator[Part]:
+    """One of them: declared in the list of tools, or added in the middle of a conversation."""
+    yield from joined(tool, at, Kind.TOOL_DEFINITION)
+    tool_type = tool.get("type")
+    if tool_type not in (None, "custom", "tool_reference") and not str(tool_type).startswith(OWN_TOOLS):
+        yield Part((*at, RESULTS_MARK), None, Kind.TOOL_RESULT)

@@ -1,23 +1,49 @@
-"""A streamed Anthropic message: its events in their order, and every lawful way it can end."""
+"""A streamed Anthropic message: reads its events, and ends it in every way the API allows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.dialects.dialect import Channel, Delta, Event, Json, Refusal
-from gateway.dialects.fields import joined, only_names, provider_failed, require_event_name, strings, text, unread
-from gateway.dialects.messages.message_blocks import block_parts, is_seal
+from gateway.dialects.fields import (
+    is_index,
+    joined,
+    only_names,
+    provider_failed,
+    require_event_name,
+    strings,
+    text,
+    unread_in_answer,
+)
+from gateway.dialects.json_schema import TEXT, NamedSchema, named, record
+from gateway.dialects.messages.message_blocks import block_parts
+from gateway.dialects.seals import sealed_part
 from gateway.errors import BadRequest, GatewayError, GuardUnavailable, UpstreamError
 from gateway.policy.policy import Action
 from guard_runtime.conversation import Kind, Part, Path
 
-ANSWER_NAMES = frozenset({"id", "type", "role", "model", "stop_reason", "container", "usage", "diagnostics"})
+ANSWER_NAMES = frozenset(
+    {"id", "type", "role", "model", "stop_reason", "container", "usage", "diagnostics", "context_management"}
+)
 EVENT_NAMES = frozenset({"type"})
-DELTAS: Mapping[str, tuple[str, str, Kind]] = {
-    "text_delta": ("text", "text", Kind.TEXT),
-    "thinking_delta": ("thinking", "thinking", Kind.REASONING),
-    "input_json_delta": ("partial_json", "input", Kind.TOOL_CALL),
+
+
+@dataclass(frozen=True, slots=True)
+class _DeltaField:
+    """Where the text of one type of delta stands: its `field`, and its `channel` within the block."""
+
+    field: str
+    channel: str
+    kind: Kind = Kind.TEXT
+
+
+_CITATIONS = _DeltaField("citation", "citations")
+DELTAS: Mapping[str, _DeltaField] = {
+    "text_delta": _DeltaField("text", "text"),
+    "thinking_delta": _DeltaField("thinking", "thinking", Kind.REASONING),
+    "compaction_delta": _DeltaField("content", "content"),
+    "input_json_delta": _DeltaField("partial_json", "input", Kind.TOOL_CALL),
 }
-"""For each type of delta: its field, its channel within the block, its kind."""
 ERROR_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -27,60 +53,93 @@ ERROR_TYPES: Mapping[int, str] = {
     429: "rate_limit_error",
     504: "timeout_error",
 }
-MAX_INDEX = 1024
+ERROR = NamedSchema(
+    "AnthropicError",
+    record(("type", "error"), type=named("error"), error=record(("type", "message"), type=TEXT, message=TEXT)),
+)
 
 
 class MessageStream:
-    def __init__(self, asked: Json) -> None:
-        self._asked = asked
+    def __init__(self, request: Json) -> None:
+        self._request = request
         self._finished = False
         self._started = False
         self._reasoned = False
         self._stopped = False
         self._blocks: dict[int, bool] = {}
         self._tokens = 0
+        self._replaced: set[int] = set()
 
     @property
     def finished(self) -> bool:
         return self._finished
 
+    def normalised(self, event: Event) -> Event:
+        return event
+
+    def without(self, event: Event, unknown: Collection[Channel]) -> Event | None:
+        """Deltas and blocks of an unknown type go as a whole: a block leaves an empty text in its place, so that the
+        numbers of the others stay right."""
+        data = event.data
+        if data is None:
+            return event
+        index, event_type = data.get("index"), data["type"]
+        if (index, "type") in unknown:
+            self._replaced.add(_index(data))
+            return Event({**data, "content_block": {"type": "text", "text": ""}}, event.name)
+        if event_type == "content_block_delta" and ((index, "delta") in unknown or index in self._replaced):
+            return None
+        new = {key: value for key, value in data.items() if ("event", event_type, key) not in unknown}
+        for holder, at in (
+            ("delta", (index, "delta")),
+            ("delta", ("message",)),
+            ("message", ("message",)),
+            ("content_block", (index,)),
+        ):
+            if isinstance(new.get(holder), Mapping):
+                new[holder] = {key: value for key, value in new[holder].items() if (*at, key) not in unknown}
+        return Event(new, event.name)
+
     def read(self, event: Event) -> Sequence[Delta]:
         data = event.data
         if data is None:
             return ()
-        found = data.get("type")
-        if not isinstance(found, str):
+        event_type = data.get("type")
+        if not isinstance(event_type, str):
             raise UpstreamError("The model's provider sent an event without a type.")
-        if found == "error" or data.get("error") is not None:
+        if event_type == "error" or data.get("error") is not None:
             raise provider_failed(data.get("error"))
-        require_event_name(event.name, found)
-        self._finished = self._finished or found == "message_stop"
+        require_event_name(event.name, event_type)
+        self._finished = self._finished or event_type == "message_stop"
         try:
-            return tuple(self._deltas(found, data))
+            return tuple(self._deltas(event_type, data))
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an event that cannot be read: {exc}") from exc
 
-    def _deltas(self, found: str, data: Json) -> Iterator[Delta]:
+    def _deltas(self, event_type: str, data: Json) -> Iterator[Delta]:
         known = frozenset[str]()
-        match found:
+        match event_type:
             case "content_block_start":
                 known = frozenset({"content_block"})
                 for part in block_parts(_object(data, "content_block"), (_index(data),)):
                     yield Delta(part.path, part.text, part.kind)
             case "content_block_delta":
                 known = frozenset({"delta"})
-                yield from _block_delta(_object(data, "delta"), _index(data))
+                index = _index(data)
+                if index in self._replaced:
+                    yield Delta((index, "delta"), None)
+                else:
+                    yield from _block_delta(_object(data, "delta"), index)
             case "message_start":
                 known = frozenset({"message"})
                 yield from self._message(_object(data, "message"))
             case "message_delta":
                 known = frozenset({"delta", "usage"})
-                delta = _object(data, "delta")
-                yield from self._fields(delta)
+                yield from self._fields(_object(data, "delta"))
                 if not only_names(data.get("usage")):
                     yield Delta(("message", "usage"), None)
-        for key in unread(data, known, EVENT_NAMES):
-            yield Delta(("event", found, key), None)
+        for key in unread_in_answer(data, known, EVENT_NAMES):
+            yield Delta(("event", event_type, key), None)
 
     def _message(self, message: Json) -> Iterator[Delta]:
         blocks = message.get("content")
@@ -91,18 +150,18 @@ class MessageStream:
         yield from self._fields(message)
 
     def _fields(self, holder: Json) -> Iterator[Delta]:
-        for part in answer_fields(holder, ("message",), self._asked):
+        for part in answer_fields(holder, ("message",), self._request):
             yield Delta(part.path, part.text, part.kind)
-        for key in unread(holder, frozenset({"content", "stop_sequence", "stop_details"}), ANSWER_NAMES):
+        for key in unread_in_answer(holder, frozenset({"content", "stop_sequence", "stop_details"}), ANSWER_NAMES):
             yield Delta(("message", key), None)
 
     def edited(self, event: Event, texts: Mapping[Channel, str]) -> Event:
-        """The event under its own name, without which Anthropic's SDKs do not see it."""
+        """The event under its own name, because Anthropic's SDKs ignore an event without one."""
         data = event.data
         if data is None:
             return event
-        found = str(data["type"])
-        return Event(_edited(found, data, texts) if texts else data, found)
+        event_type = str(data["type"])
+        return Event(_edited(event_type, data, texts) if texts else data, event_type)
 
     def sent(self, event: Event) -> None:
         data = event.data
@@ -129,42 +188,42 @@ class MessageStream:
         self._tokens = tokens if isinstance(tokens, int) else self._tokens
 
     def begin(self, refusal: Refusal) -> Sequence[Event]:
-        return self._ended(refusal, say=True)
+        return self._ended(refusal, with_text=True)
 
     def stop(self, refusal: Refusal) -> Sequence[Event]:
-        """A caller who has seen nothing of the answer also gets the sentence."""
-        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it by its own code
+        """A caller who has received nothing of the answer also gets the refusal's text."""
+        if refusal.code != "content_filter":  # an outage, not a verdict: the caller's SDK raises it as an error
             return self.fail(GuardUnavailable(refusal.text))
-        return self._ended(refusal, say=not self._blocks)
+        return self._ended(refusal, with_text=not self._blocks)
 
     def replace(self, refusal: Refusal) -> Sequence[Event]:
-        return self._ended(refusal, say=True)
+        return self._ended(refusal, with_text=True)
 
     def fail(self, error: GatewayError) -> Sequence[Event]:
         return [] if self._stopped else [Event(error_body(error), "error")]
 
     def close(self) -> Sequence[Event]:
-        """The closing event after a stop reason; without one the answer is not whole."""
+        """The closing event, if a stop reason has come; without one the answer is incomplete."""
         if self._stopped:
             return []
         if self._reasoned:
             return [*_named(self._closed_blocks()), *_named([{"type": "message_stop"}])]
         return self.fail(UpstreamError("The model's provider stopped before it had completed the message."))
 
-    def _ended(self, refusal: Refusal, *, say: bool) -> Sequence[Event]:
+    def _ended(self, refusal: Refusal, *, with_text: bool) -> Sequence[Event]:
         if self._stopped:
             return []
         if self._reasoned:
             return self.close()
-        message = refused_message(self._asked, {}, refusal)
+        message = refused_message(self._request, {}, refusal)
         events: list[dict[str, Any]] = []
         if not self._started:
             start = {**message, "content": [], "stop_reason": None, "stop_details": None}
             events.append({"type": "message_start", "message": start})
         events += self._closed_blocks()
-        if say:
+        if with_text:
             for block in message["content"]:
-                events += _said(block, max(self._blocks, default=-1) + 1)
+                events += _text_block(block, max(self._blocks, default=-1) + 1)
         delta = {key: message[key] for key in ("stop_reason", "stop_sequence", "stop_details")}
         events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": self._tokens}})
         return _named([*events, {"type": "message_stop"}])
@@ -175,32 +234,32 @@ class MessageStream:
         ]
 
 
-def answer_fields(holder: Json, path: Path, asked: Json) -> Iterator[Part]:
-    """What an answer says beside its content: the stop sequence it met, unless it is one that was `asked` for, and why
+def answer_fields(holder: Json, path: Path, request: Json) -> Iterator[Part]:
+    """The texts of an answer beside its content: the stop sequence it ended at, unless the request named it, and why
     the model refused."""
-    met = holder.get("stop_sequence")
-    sequences = asked.get("stop_sequences")
-    if not (isinstance(sequences, list) and met in sequences):
-        yield from text(met, (*path, "stop_sequence"))
+    reached = holder.get("stop_sequence")
+    requested = request.get("stop_sequences")
+    if not (isinstance(requested, list) and reached in requested):
+        yield from text(reached, (*path, "stop_sequence"))
     yield from joined(holder.get("stop_details"), (*path, "stop_details"), Kind.REFUSAL)
 
 
 def error_body(error: GatewayError) -> dict[str, Any]:
     """Anthropic's error shape; OpenAI's `code` and `param` stand beside."""
     kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    said = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
-    return {"type": "error", "error": said}
+    fields = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+    return {"type": "error", "error": fields}
 
 
-def refused_message(asked: Json, stamp: Json, refusal: Refusal) -> dict[str, Any]:
-    """A whole message that says the refusal. A caller who parses the text finds none, and the sentence in
+def refused_message(request: Json, stamp: Json, refusal: Refusal) -> dict[str, Any]:
+    """A whole message made of the refusal. A caller who asked for JSON gets no text to parse: the refusal is in
     `stop_details`. `stamp` is what is kept of the model's own."""
-    config = asked.get("output_config")
+    config = request.get("output_config")
     structured = isinstance(config, Mapping) and config.get("format") is not None
     blocked = refusal.decision.action is Action.BLOCK
     return {
         "id": f"msg_{refusal.id}",
-        "model": asked.get("model"),
+        "model": request.get("model"),
         "usage": {"input_tokens": 0, "output_tokens": 0},
         **stamp,
         "type": "message",
@@ -214,7 +273,7 @@ def refused_message(asked: Json, stamp: Json, refusal: Refusal) -> dict[str, Any
     }
 
 
-def _said(block: Json, index: int) -> Iterator[dict[str, Any]]:
+def _text_block(block: Json, index: int) -> Iterator[dict[str, Any]]:
     yield {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}}
     yield {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": block["text"]}}
     yield {"type": "content_block_stop", "index": index}
@@ -226,7 +285,7 @@ def _named(bodies: Sequence[dict[str, Any]]) -> list[Event]:
 
 def _index(data: Json) -> int:
     index = data.get("index")
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_INDEX:
+    if not is_index(index):
         raise UpstreamError("The model's provider sent a block without an index.")
     return index
 
@@ -239,33 +298,34 @@ def _object(data: Json, field: str) -> Json:
 
 
 def _block_delta(delta: Json, index: int) -> Iterator[Delta]:
-    found = str(delta.get("type"))
+    delta_type, at = str(delta.get("type")), (index, "signature")
     known = frozenset({"signature", "citation"})
-    if found in DELTAS:
-        field, channel, kind = DELTAS[found]
-        known = frozenset({field})
-        said = delta.get(field)
-        if said:
-            yield Delta((index, channel), said if isinstance(said, str) else None, kind)
-    elif found == "citations_delta":
-        yield Delta((index, "citations"), "".join(f"{word}\n" for word in strings(delta.get("citation"))))
-    elif found == "signature_delta" and not is_seal(delta.get("signature")):
-        yield Delta((index, "signature"), None)
-    elif found not in ("signature_delta", "citations_delta"):
+    if delta_type in DELTAS:
+        place = DELTAS[delta_type]
+        known = frozenset({place.field})
+        value = delta.get(place.field)
+        if value:
+            yield Delta((index, place.channel), value if isinstance(value, str) else None, place.kind)
+    elif delta_type == "citations_delta":
+        lines = "".join(f"{line}\n" for line in strings(delta.get(_CITATIONS.field)))
+        yield Delta((index, _CITATIONS.channel), lines)
+    elif delta_type == "signature_delta" and delta.get("signature"):
+        yield from (Delta(part.path, part.text, part.kind) for part in sealed_part(delta["signature"], at))
+    elif delta_type not in ("signature_delta", "citations_delta"):
         yield Delta((index, "delta"), None)
-    for key in unread(delta, known, EVENT_NAMES):
+    for key in unread_in_answer(delta, known, EVENT_NAMES):
         yield Delta((index, "delta", key), None)
 
 
-def _edited(found: str, data: Json, texts: Mapping[Channel, str]) -> dict[str, Any]:
-    """A string is replaced where it stands; what is more than a string goes."""
+def _edited(event_type: str, data: Json, texts: Mapping[Channel, str]) -> dict[str, Any]:
+    """A string is replaced where it stands; an object or a list that held text is emptied."""
     index: Any = data.get("index")
-    match found:
+    match event_type:
         case "content_block_delta":
             delta = dict(data["delta"])
-            field, channel, _ = DELTAS.get(str(delta.get("type")), ("citation", "citations", Kind.TEXT))
-            if (index, channel) in texts:
-                delta[field] = texts[index, channel] if isinstance(delta[field], str) else {}
+            place = DELTAS.get(str(delta.get("type")), _CITATIONS)
+            if (index, place.channel) in texts:
+                delta[place.field] = texts[index, place.channel] if isinstance(delta[place.field], str) else {}
             return {**data, "delta": delta}
         case "content_block_start":
             return {**data, "content_block": _replaced(data["content_block"], (index,), texts)}
@@ -280,11 +340,11 @@ def _edited(found: str, data: Json, texts: Mapping[Channel, str]) -> dict[str, A
     return dict(data)
 
 
-def _replaced(holder: Json, at: tuple[Any, ...], texts: Mapping[Channel, str]) -> dict[str, Any]:
+def _replaced(holder: Json, at: Channel, texts: Mapping[Channel, str]) -> dict[str, Any]:
     new = dict(holder)
-    for channel, said in texts.items():
+    for channel, replacement in texts.items():
         if channel[: len(at)] == at and len(channel) > len(at) and str(channel[len(at)]) in new:
             key = str(channel[len(at)])
             held = new[key]
-            new[key] = said if isinstance(held, str) and len(channel) == len(at) + 1 else type(held)()
+            new[key] = replacement if isinstance(held, str) and len(channel) == len(at) + 1 else type(held)()
     return new

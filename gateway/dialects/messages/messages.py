@@ -1,73 +1,63 @@
 """POST /v1/messages, Anthropic's API"""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.dialect import Choice, Json, Refusal
 from gateway.dialects.fields import (
     added,
     dotted,
+    is_identifier,
     items,
     joined,
+    leaves,
     mapping,
     only_names,
     refuse_unknown,
     require_known,
     require_names,
     text,
-    unread,
+    unread_in_answer,
+    usage_in,
 )
 from gateway.dialects.messages.message_blocks import content, tool_parts
+from gateway.dialects.messages.message_fields import FIELDS
 from gateway.dialects.messages.message_stream import (
     ANSWER_NAMES,
+    ERROR,
     MessageStream,
     answer_fields,
     error_body,
     refused_message,
 )
-from gateway.dialects.options import Options
+from gateway.dialects.request_fields import RequestFields
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
 ROLES: Mapping[str, Role] = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 
-OPTIONS = Options(
-    read=frozenset({"model", "messages", "system", "stop_sequences", "tools", "tool_choice", "output_config"}),
-    names=frozenset(
-        {
-            "betas",
-            "cache_control",
-            "context_management",
-            "diagnostics",
-            "inference_geo",
-            "service_tier",
-            "speed",
-            "thinking",
-        }
-    ),
-    numbers={"max_tokens": (1, math.inf), "temperature": (0, 1), "top_p": (0, 1), "top_k": (0, math.inf)},
-    whole=frozenset({"max_tokens", "top_k"}),
-    flags=frozenset({"stream"}),
-    objects=frozenset({"thinking", "tool_choice", "output_config", "context_management"}),
-    lists=frozenset({"tools", "stop_sequences"}),
-)
-STORED = frozenset({"container", "mcp_servers", "user_profile_id"})
-"""What would put before the model what no guard here can read: stored files and skills, servers that are not ours."""
+STORED = frozenset({"container", "mcp_servers", "thread", "user_profile_id"})
+"""Fields by which a model reads content that passes no guard: stored files, skills and
+conversations, servers of others."""
 
 
 class Messages:
     name = "messages"
     path = "/v1/messages"
+    summary = "Anthropic's messages"
+    fields: RequestFields = FIELDS
+    error_schema = ERROR
+    azure = False
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset({"anthropic-version", "anthropic-beta"})
 
     def read_request(self, body: Json) -> Conversation:
         for name in STORED & body.keys():
             if body[name] is not None:
                 raise BadRequest(
-                    f"{name} would let the model read what no guard here can read: leave it out.", param=name
+                    f"{name} lets the model read content that cannot be checked here. Leave it out.", param=name
                 )
-        OPTIONS.check(body)
+        self.fields.check(body)
         if not body.get("messages"):
             raise BadRequest("messages must be a list with at least one message", param="messages")
         definitions = tuple(require_known(_definitions(body)))
@@ -75,15 +65,25 @@ class Messages:
         turns += [_turn(message, path) for message, path in items(body["messages"], ("messages",))]
         return Conversation(tuple(turns))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         if not isinstance(answer, Mapping) or not isinstance(answer.get("content"), list):
             raise UpstreamError("The model's provider sent an answer without content.")
         try:
-            parts = (*content(answer["content"], ("content",), Kind.TEXT), *answer_fields(answer, (), asked or {}))
+            parts = (*content(answer["content"], ("content",), Kind.TEXT), *answer_fields(answer, (), request or {}))
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
         known = frozenset({"content", "stop_sequence", "stop_details"})
-        return (Choice(0, (*parts, *(Part((key,), None) for key in unread(answer, known, ANSWER_NAMES)))),)
+        return (Choice(0, (*parts, *(Part((key,), None) for key in unread_in_answer(answer, known, ANSWER_NAMES)))),)
+
+    def normalised(self, answer: Json) -> Json:
+        return answer
+
+    def choices(self, body: Json) -> int:
+        return 1
+
+    def usage(self, data: Json) -> Json:
+        """An answer has it on top; of a stream's events, the first counts the prompt, the last ones the answer."""
+        return {**usage_in(data.get("message")), **usage_in(data)}
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         error = {"type": "invalid_request_error", "message": refusal.text, "code": refusal.code}
@@ -126,12 +126,21 @@ def _definitions(body: Json) -> Iterator[Part]:
         raise BadRequest("tool_choice must hold a type and a tool's name", param="tool_choice")
     yield from text(choice.get("name"), ("tool_choice", "name"), Kind.NAME)
     output = body.get("output_config") or {}
-    require_names(output, frozenset({"effort"}), ("output_config",))
-    refuse_unknown(output, frozenset({"effort", "format"}), ("output_config",))
+    require_names(output, frozenset({"effort", "task_budget"}), ("output_config",))
+    refuse_unknown(output, frozenset({"effort", "format", "task_budget"}), ("output_config",))
     if output.get("format") is not None:
         yield from joined(
             mapping(output["format"], ("output_config", "format")), ("output_config", "format"), Kind.SCHEMA
         )
+    for name in ("context_management", "compaction"):
+        yield from _worded(body.get(name), (name,))
+
+
+def _worded(settings: object, path: Path) -> Iterator[Part]:
+    """What a model may read of settings: instructions, and every text that is more than a name."""
+    for part in leaves(settings, path, Kind.TEXT):
+        if part.path[-1] == "instructions" or not all(map(is_identifier, (part.text or "").split("\n"))):
+            yield part
 
 
 def _turn(message: Json, path: Path) -> Turn:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.dialects.dialect import Channel, Json
+from gateway.dialects.fields import is_index
 from gateway.errors import UpstreamError
 from guard_runtime.conversation import Kind
 
-MAX_INDEX = 1024
 EVENT_NAMES = frozenset({"type", "item_id", "name", "obfuscation", "stream_id"})
 INDICES = frozenset({"output_index", "content_index", "summary_index", "command_index", "annotation_index"})
 
@@ -18,8 +18,8 @@ SUMMARY: tuple[str, ...] = (*OUTPUT, "summary", "summary_index")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An event whose `field` holds text of the channel at `place`, of which some steps are the event's indices; all of
-    it where `whole`."""
+    """An event whose `field` holds text, or an object with text in it, and where in the response that stands: some of
+    the steps of `place` are the event's own indices. `whole`: it repeats what deltas have said before."""
 
     field: str
     place: tuple[str, ...]
@@ -29,10 +29,12 @@ class Piece:
     def channel(self, data: Json) -> Channel:
         steps: list[str | int] = []
         for step in self.place:
-            number = data.get(step)
-            if step in INDICES and not (isinstance(number, int) and 0 <= number < MAX_INDEX):
+            if step not in INDICES:
+                steps.append(step)
+            elif is_index(data.get(step)):
+                steps.append(data[step])
+            else:
                 raise UpstreamError(f"The model's provider sent an event without {step}.")
-            steps.append(int(number) if step in INDICES and isinstance(number, int) else step)
         return tuple(steps)
 
 
@@ -57,47 +59,47 @@ PIECES: Mapping[str, Piece] = {
     "response.shell_call_command.added": Piece("command", _COMMANDS, Kind.TOOL_CALL),
     "response.audio.transcript.delta": Piece("delta", ("audio", "transcript")),
 }
-HOLDERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "response.output_item.added": ("item", OUTPUT),
-    "response.output_item.done": ("item", OUTPUT),
-    "response.content_part.added": ("part", CONTENT),
-    "response.content_part.done": ("part", CONTENT),
-    "response.reasoning_summary_part.added": ("part", SUMMARY),
-    "response.reasoning_summary_part.done": ("part", SUMMARY),
-    "response.created": ("response", ()),
-    "response.queued": ("response", ()),
-    "response.in_progress": ("response", ()),
-    "response.completed": ("response", ()),
-    "response.incomplete": ("response", ()),
+HOLDERS: Mapping[str, Piece] = {
+    "response.output_item.added": Piece("item", OUTPUT),
+    "response.output_item.done": Piece("item", OUTPUT),
+    "response.content_part.added": Piece("part", CONTENT),
+    "response.content_part.done": Piece("part", CONTENT),
+    "response.reasoning_summary_part.added": Piece("part", SUMMARY),
+    "response.reasoning_summary_part.done": Piece("part", SUMMARY),
+    "response.created": Piece("response", ()),
+    "response.queued": Piece("response", ()),
+    "response.in_progress": Piece("response", ()),
+    "response.completed": Piece("response", ()),
+    "response.incomplete": Piece("response", ()),
 }
-"""Events that hold an item, a part or the whole response: the field, and where that stands."""
+"""Events that hold an item, a part or the whole response."""
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 MEDIA: Mapping[str, str] = {
     "response.audio.delta": "delta",
     "response.image_generation_call.partial_image": "partial_image_b64",
 }
-JOINED: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "response.output_text.annotation.added": ("annotation", (*CONTENT, "annotations")),
-    "response.shell_call_output_content.delta": ("delta", (*OUTPUT, "results")),
-    "response.shell_call_output_content.done": ("output", (*OUTPUT, "results")),
+JOINED: Mapping[str, Piece] = {
+    "response.output_text.annotation.added": Piece("annotation", (*CONTENT, "annotations")),
+    "response.shell_call_output_content.delta": Piece("delta", (*OUTPUT, "results")),
+    "response.shell_call_output_content.done": Piece("output", (*OUTPUT, "results")),
 }
 """Events whose field holds an object: all its strings are read together."""
 
 
-def known_fields(found: str) -> frozenset[str]:
+def known_fields(event_type: str) -> frozenset[str]:
     """The fields of an event that are read; the others are numbers and names, or cannot be read."""
-    if found in PIECES:
-        return frozenset({PIECES[found].field, "logprobs"})
-    if found in HOLDERS:
-        return frozenset({HOLDERS[found][0]})
-    if found in JOINED:
-        return frozenset({JOINED[found][0]})
-    return frozenset({MEDIA[found]}) if found in MEDIA else frozenset()
+    if event_type in PIECES:
+        return frozenset({PIECES[event_type].field, "logprobs"})
+    if event_type in HOLDERS:
+        return frozenset({HOLDERS[event_type].field})
+    if event_type in JOINED:
+        return frozenset({JOINED[event_type].field})
+    return frozenset({MEDIA[event_type]}) if event_type in MEDIA else frozenset()
 
 
-def is_whole(found: str) -> bool:
-    """Whether an event repeats whole what deltas have said."""
-    return found in HOLDERS or (found in PIECES and PIECES[found].whole)
+def is_whole(event_type: str) -> bool:
+    """Whether an event repeats in full what deltas have said."""
+    return event_type in HOLDERS or (event_type in PIECES and PIECES[event_type].whole)
 
 
 def error_of(data: Json) -> object:

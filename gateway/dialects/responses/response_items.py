@@ -1,16 +1,28 @@
-"""The items a response is made of, those that go in and those that come out: which of their strings are content.
+"""The items of a response, in requests and in answers: which of their strings are content.
 
-What nobody knows is a part of kind TEXT without text: a request with one is refused, an answer is held to
-`on_unreadable`. Field by field after https://platform.openai.com/docs/api-reference/responses/object, as the openai
-package 3.54 has it.
+An unknown item or field becomes a part of kind TEXT without text: a request with one is refused, and in an answer the
+policy's `on_unreadable` applies.
+Fields after https://platform.openai.com/docs/api-reference/responses/object and the openai package 3.54.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gateway.dialects.choices.logprobs import spelled
 from gateway.dialects.dialect import Json
-from gateway.dialects.fields import RESULTS_MARK, arguments, dotted, items, joined, text, unread
+from gateway.dialects.fields import (
+    RESULTS_MARK,
+    arguments,
+    dotted,
+    items,
+    joined,
+    leaves,
+    only_names,
+    text,
+    unread,
+    wordy_ids,
+)
+from gateway.dialects.logprobs import spelled
 from gateway.dialects.media import media_part, of_sound, of_url
+from gateway.dialects.seals import sealed_part
 from gateway.errors import BadRequest
 from guard_runtime.conversation import Kind, Media, MediaKind, Part, Path, Role
 
@@ -33,6 +45,8 @@ ITEM_NAMES = frozenset(
         "execution",
         "fingerprint",
         "id",
+        "internal_chat_message_metadata_passthrough",
+        "metadata",
         "output_format",
         "phase",
         "quality",
@@ -42,7 +56,7 @@ ITEM_NAMES = frozenset(
         "type",
     }
 )
-PIECE_NAMES = frozenset({"type", "detail", "file_id"})
+PIECE_NAMES = frozenset({"type", "detail", "file_id", "prompt_cache_breakpoint"})
 PIECE_TEXT: Mapping[str, Kind] = {
     "input_text": Kind.TEXT,
     "output_text": Kind.TEXT,
@@ -89,16 +103,21 @@ def _media(value: object, path: Path) -> Iterator[Part]:
         yield Part(path, None, Kind.MEDIA)
 
 
-def _sealed(value: object, path: Path) -> Iterator[Part]:
-    """Reasoning that only the provider can decipher."""
-    if value is not None:
-        yield Part(path, None, Kind.REASONING)
+def _names(value: object, path: Path) -> Iterator[Part]:
+    """Settings, whose strings are names."""
+    if not only_names(value):
+        yield Part(path, None)
 
 
 _CALL = _joined(Kind.TOOL_CALL)
 _RESULT = _joined(Kind.TOOL_RESULT)
 _NAME = _text(Kind.NAME)
-_FUNCTION: Mapping[str, Reader] = {"name": _NAME, "namespace": _NAME, "arguments": _arguments}
+_FUNCTION: Mapping[str, Reader] = {
+    "name": _NAME,
+    "namespace": _NAME,
+    "arguments": _arguments,
+    "parsed_arguments": lambda value, path: leaves(value, path, Kind.TOOL_CALL),
+}
 _OUTPUT: Mapping[str, Reader] = {"output": _content(Kind.TOOL_RESULT), "name": _NAME, "namespace": _NAME}
 _MCP: Mapping[str, Reader] = {
     "name": _NAME,
@@ -113,9 +132,11 @@ ITEMS: Mapping[str, Mapping[str, Reader]] = {
     "reasoning": {
         "summary": _content(Kind.REASONING),
         "content": _content(Kind.REASONING),
-        "encrypted_content": _sealed,
+        "encrypted_content": sealed_part,
     },
-    "compaction": {"encrypted_content": _sealed},
+    "compaction": {"encrypted_content": sealed_part},
+    "compaction_trigger": {},
+    "configuration_update": {"reasoning": _names, "text": _joined(Kind.SCHEMA)},
     "function_call": _FUNCTION,
     "function_call_output": _OUTPUT,
     "custom_tool_call": {**_FUNCTION, "input": _text(Kind.TOOL_CALL)},
@@ -152,18 +173,18 @@ ITEMS: Mapping[str, Mapping[str, Reader]] = {
 
 def type_of(item: Json) -> str:
     """An item's type; one without is a message, as the API has it."""
-    found = item.get("type")
-    if found is None and "role" in item:
+    item_type = item.get("type")
+    if item_type is None and "role" in item:
         return "message"
-    return found if isinstance(found, str) else ""
+    return item_type if isinstance(item_type, str) else ""
 
 
 def role_of(item: Json) -> Role:
     """Who speaks in an item of a request."""
-    found = type_of(item)
-    if found == "message":
+    item_type = type_of(item)
+    if item_type == "message":
         return ROLES.get(str(item.get("role")), Role.USER)
-    return Role.TOOL if found.endswith(("_output", "_tools")) else Role.ASSISTANT
+    return Role.TOOL if item_type.endswith(("_output", "_tools")) else Role.ASSISTANT
 
 
 def item_parts(item: Json, path: Path) -> Iterator[Part]:
@@ -175,7 +196,10 @@ def item_parts(item: Json, path: Path) -> Iterator[Part]:
     for key, value in item.items():
         if key in readers:
             yield from readers[key](value, (*path, key))
-    for key in unread(item, frozenset(readers), ITEM_NAMES - readers.keys()):
+    wordy = wordy_ids(item, ("id", "call_id"))
+    for key in sorted(wordy):
+        yield from text(item[key], (*path, key), Kind.NAME)
+    for key in unread(item, wordy | readers.keys(), ITEM_NAMES - readers.keys() - wordy):
         yield Part((*path, key), None)
 
 
@@ -192,23 +216,24 @@ def content(value: object, path: Path, kind: Kind) -> Iterator[Part]:
 
 def piece_parts(piece: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Part]:
     """Every part of one piece of content. `kind` is what plain text is, here."""
-    found = piece.get("type")
-    if not isinstance(found, str):
-        found = ""
-    if found in PIECE_TEXT:
-        field = "refusal" if found == "refusal" else "text"
+    piece_type = piece.get("type")
+    if not isinstance(piece_type, str):
+        piece_type = ""
+    if piece_type in PIECE_TEXT:
+        field = "refusal" if piece_type == "refusal" else "text"
         if not isinstance(piece.get(field), str):
             name = dotted((*path, field))
             raise BadRequest(f"{name} must be a string", param=name)
-        own = PIECE_TEXT[found]
+        own = PIECE_TEXT[piece_type]
         yield from text(piece[field], (*path, field), kind if own is Kind.TEXT else own)
         yield from joined(piece.get("annotations"), (*path, "annotations"), Kind.TEXT)
+        yield from leaves(piece.get("parsed"), (*path, "parsed"), kind)
         yield from joined(spelled(piece.get("logprobs")), (*path, "logprobs"), Kind.TEXT)
-        known = frozenset({field, "annotations", "logprobs"})
-    elif found in PIECE_MEDIA:
+        known = frozenset({field, "annotations", "logprobs", "parsed"})
+    elif piece_type in PIECE_MEDIA:
         yield from text(piece.get("filename"), (*path, "filename"), Kind.NAME)
-        yield from media_part(path, _media_of(found, piece), name=piece.get("filename"))
-        known = PIECE_MEDIA[found] | {"filename"}
+        yield from media_part(path, _media_of(piece_type, piece), name=piece.get("filename"))
+        known = PIECE_MEDIA[piece_type] | {"filename"}
     else:
         yield Part((*path, "type"), None)
         return
@@ -216,11 +241,11 @@ def piece_parts(piece: Json, path: Path, kind: Kind = Kind.TEXT) -> Iterator[Par
         yield Part((*path, key), None)
 
 
-def _media_of(found: str, piece: Json) -> Media | None:
+def _media_of(piece_type: str, piece: Json) -> Media | None:
     """What is sent along, where nothing stands beside it: a stored file or an address could be another."""
     if piece.get("file_id") or piece.get("file_url"):
         return None
-    match found:
+    match piece_type:
         case "input_audio":
             sound = piece.get("input_audio")
             if not isinstance(sound, Mapping) or sound.keys() != {"data", "format"}:

@@ -1,4 +1,4 @@
-"""A response that says a refusal or a safe message: the object, and the events it is streamed in."""
+"""A response made of a refusal or a safe message: the object, and the events it is streamed in."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from gateway.dialects.dialect import Json, Refusal
 from gateway.policy.policy import Action
 
 
-def is_structured(asked: Json) -> bool:
-    """Whether the caller parses the text."""
-    settings = asked.get("text")
+def is_structured(request: Json) -> bool:
+    """Whether the caller asked for JSON, and so parses the text."""
+    settings = request.get("text")
     form = settings.get("format") if isinstance(settings, Mapping) else None
     return isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
 
 
-def blank_response(asked: Json) -> dict[str, Any]:
+def blank_response(request: Json) -> dict[str, Any]:
     """A response object with nothing in it yet; it repeats the request, as the API does."""
-    echoed = {key: asked.get(key) for key in ("instructions", "metadata", "temperature", "top_p", "max_output_tokens")}
+    echoed = ("instructions", "metadata", "temperature", "top_p", "max_output_tokens")
     return {
         "id": "resp_",
         "object": "response",
@@ -24,24 +24,24 @@ def blank_response(asked: Json) -> dict[str, Any]:
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
-        "model": asked.get("model"),
+        "model": request.get("model"),
         "output": [],
-        "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
-        "tool_choice": asked.get("tool_choice") or "auto",
-        "tools": asked.get("tools") or [],
-        "text": asked.get("text") or {"format": {"type": "text"}},
+        "parallel_tool_calls": request.get("parallel_tool_calls") is not False,
+        "tool_choice": request.get("tool_choice") or "auto",
+        "tools": request.get("tools") or [],
+        "text": request.get("text") or {"format": {"type": "text"}},
         "usage": None,
-        **echoed,
+        **{name: request.get(name) for name in echoed},
     }
 
 
-def refused_response(asked: Json, stamp: Json, refusal: Refusal, status: str | None = None) -> dict[str, Any]:
-    """A whole response that says the refusal. `stamp` is what is kept of the model's own."""
+def refused_response(request: Json, stamp: Json, refusal: Refusal, status: str | None = None) -> dict[str, Any]:
+    """A whole response made of the refusal. `stamp` is what is kept of the model's own."""
     blocked = refusal.decision.action is Action.BLOCK
-    response = {**blank_response(asked), "id": f"resp_{refusal.id}", "created_at": refusal.created, **stamp}
+    response = {**blank_response(request), "id": f"resp_{refusal.id}", "created_at": refusal.created, **stamp}
     response["status"] = status or ("incomplete" if blocked else "completed")
     response["incomplete_details"] = {"reason": "content_filter"} if response["status"] == "incomplete" else None
-    response["output"] = [refusal_message(refusal, structured=is_structured(asked))]
+    response["output"] = [refusal_message(refusal, structured=is_structured(request))]
     return response
 
 
@@ -49,11 +49,11 @@ def refusal_message(refusal: Refusal, *, structured: bool) -> dict[str, Any]:
     piece: dict[str, Any] = {"type": "refusal", "refusal": refusal.text}
     if refusal.decision.action is Action.REWRITE and not structured:
         piece = {"type": "output_text", "text": refusal.text, "annotations": []}
-    said = {"type": "message", "role": "assistant", "status": "completed", "content": [piece]}
-    return {"id": f"msg_{refusal.id}", **said}
+    message = {"type": "message", "role": "assistant", "status": "completed", "content": [piece]}
+    return {"id": f"msg_{refusal.id}", **message}
 
 
-def said_in_events(item: Json, index: int) -> Iterator[dict[str, Any]]:
+def refusal_events(item: Json, index: int) -> Iterator[dict[str, Any]]:
     """The events of a message of one piece."""
     piece = item["content"][0]
     name = "refusal" if piece["type"] == "refusal" else "text"

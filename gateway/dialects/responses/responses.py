@@ -1,6 +1,5 @@
 """POST /v1/responses"""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from gateway.dialects.dialect import Choice, Json, Refusal
@@ -15,51 +14,23 @@ from gateway.dialects.fields import (
     require_names,
     text,
     unread,
+    usage_in,
 )
-from gateway.dialects.openai_errors import blocked_body, error_body
-from gateway.dialects.options import Options
+from gateway.dialects.openai_errors import ERROR, blocked_body, error_body
+from gateway.dialects.request_fields import RequestFields
+from gateway.dialects.responses.response_fields import FIELDS
 from gateway.dialects.responses.response_items import item_parts, role_of, tool_parts, type_of
 from gateway.dialects.responses.response_refusal import refused_response
 from gateway.dialects.responses.response_stream import ResponseStream
 from gateway.errors import BadRequest, GatewayError, UpstreamError
 from guard_runtime.conversation import Conversation, Kind, Part, Path, Role, Turn
 
-OPTIONS = Options(
-    read=frozenset({"model", "input", "instructions", "tools", "tool_choice", "text"}),
-    names=frozenset(
-        {
-            "context_management",
-            "include",
-            "moderation",
-            "prompt_cache_key",
-            "prompt_cache_options",
-            "prompt_cache_retention",
-            "reasoning",
-            "safety_identifier",
-            "service_tier",
-            "stream_options",
-            "truncation",
-            "user",
-        }
-    ),
-    numbers={
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "max_output_tokens": (0, math.inf),
-        "max_tool_calls": (0, math.inf),
-        "top_logprobs": (0, 20),
-    },
-    whole=frozenset({"max_output_tokens", "max_tool_calls", "top_logprobs"}),
-    flags=frozenset({"stream", "store", "parallel_tool_calls", "background"}),
-    objects=frozenset({"text", "reasoning", "stream_options"}),
-    lists=frozenset({"tools", "include"}),
-)
 STORED: Mapping[str, str] = {
     "previous_response_id": "Send the earlier turns in input.",
     "conversation": "Send the earlier turns in input.",
     "prompt": "Send its text in instructions and input.",
 }
-"""What the provider keeps and would put before the model, where no guard here can read it."""
+"""Fields by which the model reads what the provider has stored, which no guard here can read; and what to do."""
 
 # Fields of a response object: what repeats the request, and the ids, settings and counts that are no content.
 ECHOES: Mapping[str, Kind] = {
@@ -105,12 +76,17 @@ ANSWER_NAMES = frozenset(
 class Responses:
     name = "responses"
     path = "/v1/responses"
+    summary = "Responses"
+    fields: RequestFields = FIELDS
+    error_schema = ERROR
+    azure = False
     speaks = True
     annotates = False
+    forwarded: frozenset[str] = frozenset({"openai-beta"})
 
     def read_request(self, body: Json) -> Conversation:
         _refuse_stored(body)
-        OPTIONS.check(body)
+        self.fields.check(body)
         definitions = tuple(require_known(_definitions(body)))
         turns = [Turn(Role.SYSTEM, definitions)] if definitions else []
         given = body.get("input")
@@ -120,11 +96,21 @@ class Responses:
             raise BadRequest("input must be a string or a list with at least one item", param="input")
         return Conversation((*turns, *(_turn(item, path) for item, path in items(given, ("input",)))))
 
-    def read_answer(self, answer: Json, asked: Json | None = None) -> tuple[Choice, ...]:
+    def read_answer(self, answer: Json, request: Json | None = None) -> tuple[Choice, ...]:
         try:
-            return (Choice(0, tuple(response_parts(answer, asked or {}))),)
+            return (Choice(0, tuple(response_parts(answer, request or {}))),)
         except BadRequest as exc:
             raise UpstreamError(f"The model's provider sent an answer that cannot be read: {exc}") from exc
+
+    def normalised(self, answer: Json) -> Json:
+        return answer
+
+    def choices(self, body: Json) -> int:
+        return 1
+
+    def usage(self, data: Json) -> Json:
+        """An answer has it on top; the events of a stream have it in the response they hold."""
+        return usage_in(data) or usage_in(data.get("response"))
 
     def blocked_prompt(self, refusal: Refusal) -> Json:
         return blocked_body(refusal)
@@ -159,10 +145,12 @@ def _refuse_stored(body: Json) -> None:
     for name, instead in STORED.items():
         if body.get(name) is not None:
             raise BadRequest(
-                f"{name} names what the provider has stored, and no guard here could read that. {instead}", param=name
+                f"{name} refers to content stored at the provider, which cannot be checked here. {instead}", param=name
             )
     if body.get("background"):
-        raise BadRequest("background answers are fetched later, past the guard: leave it out.", param="background")
+        raise BadRequest(
+            "background answers are fetched later, without a check. Leave background out.", param="background"
+        )
 
 
 def _definitions(body: Json) -> Iterator[Part]:
@@ -184,9 +172,11 @@ def _definitions(body: Json) -> Iterator[Part]:
 
 
 def _turn(item: Json, path: Path) -> Turn:
-    if item.get("type") == "item_reference" or item.keys() <= {"id", "type"}:
+    if type_of(item) != "compaction_trigger" and (
+        item.get("type") == "item_reference" or item.keys() <= {"id", "type"}
+    ):
         raise BadRequest(
-            f"{dotted(path)} names an item that the provider has stored, and no guard here could read that. "
+            f"{dotted(path)} refers to an item stored at the provider, which cannot be checked here. "
             "Send the item itself.",
             param=dotted(path),
         )
@@ -197,15 +187,15 @@ def _turn(item: Json, path: Path) -> Turn:
     return Turn(role_of(item), tuple(require_known(item_parts(item, path))))
 
 
-def response_parts(response: Json, asked: Json) -> Iterator[Part]:
-    """Every part of a response object. What only repeats the request `asked` is the caller's own and no part."""
+def response_parts(response: Json, request: Json) -> Iterator[Part]:
+    """Every part of a response object. What only repeats the `request` is the caller's own and no part."""
     if not isinstance(response, Mapping) or not isinstance(response.get("output"), list | None):
         raise BadRequest("it is not a response")
     for item, path in items(response.get("output"), ("output",)):
         yield from item_parts(item, path)
     yield from text(response.get("output_text"), ("output_text",))
     for name, kind in ECHOES.items():
-        if response.get(name) != asked.get(name) and not (name in SETTINGS and only_names(response.get(name))):
+        if response.get(name) != request.get(name) and not (name in SETTINGS and only_names(response.get(name))):
             yield from joined(response.get(name), (name,), kind)
     yield from joined(response.get("error"), ("error",), Kind.TEXT)
     for key in unread(response, frozenset({"output", "output_text", "error", *ECHOES}), ANSWER_NAMES):

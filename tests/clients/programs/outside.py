@@ -23,7 +23,7 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 
 
 def cells(client: str, url: str) -> dict[str, dict[Situation, str]]:
-    """For each call what it saw in each situation, in the words of docs/clients.md."""
+    """For each call what it saw in each situation, in the words of reference/clients.md."""
     asked = [{"situation": s, "key": s.key, "prompt": s.prompt, "streamed": s.streamed} for s in Situation]
     given = json.dumps({"url": url, "asked": asked})
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The clients that are programs of their own see what docs/clients.md says. Run by `make test-clients`."""
+"""The clients that are programs of their own see what reference/clients.md says. Run by `make test-clients`."""
 
 import pytest
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import zstandard
 
 from gateway.tenants.limits import Limits
 from tests.support.gateway_server import KEY, Parts, served
@@ -122,11 +123,63 @@ def test_a_body_over_the_limit_is_refused_before_it_has_all_come(url: str) -> No
     assert answer.status_code == 413
 
 
-def test_a_compressed_body_is_not_unpacked(url: str) -> None:
-    headers = {**HEADERS, "content-encoding": "gzip"}
-    body = gzip.compress(json.dumps(GOOD).encode())
-    answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers)
+def test_a_coding_that_is_not_read_here_is_refused_with_the_ones_that_are(url: str) -> None:
+    headers = {**HEADERS, "content-encoding": "br"}
+    answer = httpx.post(f"{url}/v1/chat/completions", content=b"x", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_content_encoding")
+    assert "gzip and zstd" in answer.json()["error"]["message"]
+
+
+CODINGS = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_compressed_body_is_unpacked_and_judged(url: str, coding: str) -> None:
+    headers = {**HEADERS, "content-encoding": coding}
+    for content, status in (("hello", 200), ("forbidden", 400)):
+        body = CODINGS[coding](json.dumps(message(content=content)).encode())
+        answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers)
+        assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_bomb_is_refused_before_it_is_unpacked(url: str, coding: str) -> None:
+    headers = {**HEADERS, "content-encoding": coding}
+    answer = httpx.post(f"{url}/v1/chat/completions", content=CODINGS[coding](b" " * 2**29), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_compressed_body_that_is_cut_followed_by_more_or_no_such_thing_is_refused(url: str, coding: str) -> None:
+    headers = {**HEADERS, "content-encoding": coding}
+    whole = CODINGS[coding](json.dumps(GOOD).encode())
+    for body in (whole[:-5], whole + whole, b"not compressed at all"):
+        answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/openai/v1/chat/completions", "/v1/chat/completions"),
+        ("/openai/responses", "/v1/responses"),
+        ("/anthropic/v1/messages", "/v1/messages"),
+    ],
+)
+def test_a_path_of_another_form_is_told_what_to_write(url: str, path: str, meant: str) -> None:
+    answer = httpx.post(url + path, json=GOOD, headers=HEADERS)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].endswith(f"Post to {meant}.")
+
+
+def test_an_upgrade_to_a_websocket_is_answered_at_once_with_a_status_to_fall_back_from(url: str) -> None:
+    for path in ("/v1/responses", "/v1/realtime"):
+        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "x" * 24}
+        answer = httpx.get(url + path, headers={**HEADERS, **upgrade, "sec-websocket-version": "13"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (426, "websocket_not_served")
 
 
 def raw(url: str, data: bytes, *, wait: float = 5.0) -> bytes:

@@ -74,6 +74,13 @@ def test_version_names_libragate_and_python(run) -> None:
     assert (found["schema"], found["command"], found["exit"]) == (1, "version", 0)
 
 
+def test_check_points_out_old_words_and_is_fine_with_them(run) -> None:
+    Path("config.yaml").write_text(CONFIG.replace("guards: [", "guards: [{kind: rules}, "), encoding="utf-8")
+    note = "config.yaml:2:17 guards[0].kind: is an old name, which still works -- write personal_data"
+    assert f"note: {note}\n" in ended(run("check"), 0).stderr
+    assert json.loads(ended(run("check", "--json"), 0).stdout)["notes"] == [note]
+
+
 def test_check_says_what_it_found(run) -> None:
     said = ended(run("check"), 0)
     assert said.stdout.startswith("fine  config.yaml\n")
@@ -150,6 +157,8 @@ def test_try_reads_standard_input_and_answers_in_json(run) -> None:
         "guard": "scripted",
         "rule": "policies/base.yaml:16",
         "detail": None,
+        "source": None,
+        "window": None,
     }
     assert [line["category"] for line in found["scores"]] == list(CATEGORIES)
     nearest = found["scores"][0]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.loader import Config, load_config
-from gateway.config.schema import OpenAIFile
+from gateway.config.schema import CascadeFile, ClassifierFile, OpenAIFile
 from gateway.errors import ConfigError, UnknownKey
 from gateway.tenants.tenants import hashed, new_key
 from guard_runtime.verdict import CATEGORIES
@@ -78,8 +78,8 @@ C = "config.yaml"
         ("", {"guards": "guards: []"}, [f"{C}:2:9 guards: is missing or empty -- "
           f"no guard would look at anything: list at least one"]),
         ("", {"guards": "guards: [{kind: clasifier, name: a}]"},
-         [f"{C}:2:10 guards[0].kind: 'clasifier' is not one of classifier, generative, remote, cascade, rules, "
-           f"scripted -- did you mean 'classifier'?"]),
+         [f"{C}:2:10 guards[0].kind: 'clasifier' is not one of classifier, generative, remote, cascade, "
+           f"personal_data, scripted -- did you mean 'classifier'?"]),
         ("", {"guards": "guards: [{name: a}]"}, [f"{C}:2:10 guards[0].kind: is missing -- add it"]),
         ("", {"guards": "guards: [rules]"}, [f"{C}:2:10 guards[0]: must be a mapping, not 'rules' -- change it"]),
         ("", {"guards": "guards: [{kind: classifier}]"}, [f"{C}:2:10 guards[0].name: is missing -- add it"]),
@@ -280,6 +280,61 @@ def test_a_config_that_is_not_there_is_a_mistake_not_a_trace(tmp_path: Path, mon
     assert caught.value.mistakes[0] == (
         "config.yaml:1:1: cannot be read (No such file or directory) -- is it there, and may you read it?"
     )
+
+
+OLD_WORDS = "guards: [{kind: rules}, {kind: classifier, name: libra-mini, providers: [cuda, cpu]}]"
+
+
+def test_old_words_still_work_and_each_is_noted_with_its_place(load) -> None:
+    config = load(guards=OLD_WORDS)
+    personal_data, classifier = config.guards
+    assert (personal_data.kind, personal_data.name) == ("personal_data", "rules")
+    assert isinstance(classifier, ClassifierFile)
+    assert classifier.devices == ["cuda", "cpu"]
+    assert config.notes == (
+        f"{C}:2:17 guards[0].kind: is an old name, which still works -- write personal_data",
+        f"{C}:2:62 guards[1].providers: is an old name, which still works -- write devices",
+    )
+
+
+def test_todays_words_are_not_noted(load) -> None:
+    guards = "guards: [{kind: personal_data}, {kind: classifier, name: libra-mini, devices: [cpu]}]"
+    assert load(guards=guards).notes == ()
+
+
+def test_old_words_inside_a_cascade_work_too(load) -> None:
+    small = "{kind: classifier, name: libra-mini, providers: [cuda]}"
+    config = load(
+        guards=f"guards: [{{kind: cascade, name: c, small: {small}, large: {{kind: scripted}}, band: [0, 1]}}]"
+    )
+    (cascade,) = config.guards
+    assert isinstance(cascade, CascadeFile)
+    assert isinstance(cascade.small, ClassifierFile)
+    assert cascade.small.devices == ["cuda"]
+    assert len(config.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("guard", "told"),
+    [
+        (
+            "{kind: classifier, name: a, devices: [cpu], providers: [cpu]}",
+            f"{C}:2:54 guards[0].providers: is the old name of devices, which is there too -- keep one of the two",
+        ),
+        (
+            "{kind: classifier, name: a, providers: [gpu]}",
+            f"{C}:2:50 guards[0].devices[0]: 'gpu' is not one of cpu, cuda, tensorrt -- did you mean 'cpu'?",
+        ),
+        (
+            "{kind: classifier, name: a, device: [cpu]}",
+            f"{C}:2:38 guards[0].device: is not a key that is known here -- did you mean 'devices'?",
+        ),
+        ("{kind: personal-data}", "-- did you mean 'personal_data'?"),
+    ],
+)
+def test_words_that_are_neither_old_nor_new_fail_with_todays_word(mistakes, guard: str, told: str) -> None:
+    (mistake,) = mistakes(guards=f"guards: [{guard}]")
+    assert told in mistake
 
 
 def test_a_tenant_may_name_a_preset_and_then_needs_no_policy_file(load) -> None:

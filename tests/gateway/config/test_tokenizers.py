@@ -6,7 +6,6 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gateway.config.loader import load_config
-from gateway.dialects.choices.completions import Completions
 from gateway.errors import BadRequest, ConfigError
 from gateway.judging.judge import Judge
 from gateway.wiring import gateway_of
@@ -38,7 +37,8 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, ids: list[int]) -> str:
     gateway = gateway_of(load_config(folder / "config.yaml", {}), Judge([]), "0")
-    conversation = Completions(gateway.decoders).read_request({"model": "demo", "prompt": ids})
+    (completions,) = [dialect for dialect in gateway.runtime.dialects if dialect.name == "completions"]
+    conversation = completions.read_request({"model": "demo", "prompt": ids})
     return conversation.turns[-1].text
 
 

@@ -44,7 +44,7 @@ BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"model": "demo", "input": "x", "dimensions": 0}, "dimensions"),
     ({"model": "demo", "input": "x", "dimensions": 1.5}, "dimensions"),
     ({"model": "demo", "input": "x", "encoding_format": "two words"}, "encoding_format"),
-    ({"model": "demo", "input": "x", "user": "two words"}, "user"),
+    ({"model": "demo", "input": "x", "user": "two\nlines"}, "user"),
     ({"model": "demo", "input": "x", "stream": True}, "stream"),
     ({"model": "demo", "input": "x", "messages": [{"role": "user", "content": "x"}]}, "messages"),
     ({"model": "demo", "input": "x", "instruction": "represent this"}, "instruction"),

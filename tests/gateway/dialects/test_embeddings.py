@@ -8,9 +8,9 @@ import pytest
 
 from gateway.dialects.embeddings import Embeddings
 from gateway.errors import BadRequest, UpstreamError
-from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Rewrite
+from gateway.policy.policy import Action, OnBlock, Rewrite
 from gateway.upstreams.upstream import Scripted
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.gateway.dialects.full_embeddings import ANSWER
 from tests.support.gateway_server import Parts, blocking, client, record, served
 
@@ -58,7 +58,7 @@ def test_a_harmful_text_among_several_is_a_400_whatever_the_tenant_prefers_for_a
 
 def test_what_the_policy_masks_is_embedded_masked() -> None:
     upstream = embedder()
-    parts = Parts(guards=(Rules("rules"),), upstream=upstream, policy=blocking(Action.REWRITE, Rewrite.MASK))
+    parts = Parts(guards=(PersonalData("rules"),), upstream=upstream, policy=blocking(Action.REWRITE, Rewrite.MASK))
     with served(parts.gateway) as url:
         client(url).embeddings.create(model="m", input=["fine", "mail me at ann@example.com"])
     assert upstream.asked[0][1]["input"] == ["fine", "mail me at [redacted:email]"]
@@ -79,9 +79,7 @@ def test_token_ids_are_judged_where_the_models_tokenizer_is_known_and_refused_el
         {"data": "none"},
         {"object": "list"},
         {**ANSWER, "data": ["x"]},
-        {**ANSWER, "data": [{"index": 0, "embedding": [0.1], "said": "something to read"}]},
         {**ANSWER, "data": [{"index": 0, "embedding": "something to read"}]},
-        {**ANSWER, "note": "something to read"},
     ],
 )
 def test_an_answer_with_anything_but_numbers_is_the_providers_failure(answer: Any) -> None:
@@ -93,10 +91,22 @@ def test_an_answer_with_anything_but_numbers_is_the_providers_failure(answer: An
     assert record(parts)["outcome"] == "upstream_failed"
 
 
+def test_a_field_nobody_knows_is_dropped() -> None:
+    item = {"index": 0, "embedding": [0.1], "said": "something to read"}
+    strange = {**ANSWER, "data": [item], "note": "something to read"}
+    parts = Parts(upstream=Scripted("s", lambda body: strange, lambda body: []))
+    with served(parts.gateway) as url:
+        found = client(url).embeddings.create(model="m", input="fine", encoding_format="float")
+    assert "something to read" not in found.model_dump_json()
+    assert record(parts)["dropped_fields"] == ["note", "said"]
+
+
 def test_a_policy_may_let_a_strange_field_of_an_answer_pass() -> None:
-    allowed = DirectionPolicy(on_unreadable=Action.LOG)
     strange = {**ANSWER, "note": "something to read"}
-    parts = Parts(upstream=Scripted("s", lambda body: strange, lambda body: []), policy=blocking(response=allowed))
+    parts = Parts(
+        upstream=Scripted("s", lambda body: strange, lambda body: []),
+        policy=blocking(passed_fields=frozenset({"note"})),
+    )
     with served(parts.gateway) as url:
         found = client(url).embeddings.create(model="m", input="fine", encoding_format="float")
     assert found.model_extra is not None and found.model_extra["note"] == "something to read"

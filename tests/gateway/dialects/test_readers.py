@@ -12,12 +12,12 @@ import pytest
 
 from gateway.dialects.choices.chat import Chat
 from gateway.errors import UpstreamError
-from gateway.judging.media import Describer, MediaReader, Readers, Transcriber
+from gateway.judging.media import MediaDescriber, MediaReader, MediaReaders, Transcriber
 from gateway.policy.policy import Action, Rewrite
 from gateway.upstreams.openai import Endpoint, OpenAICompatible
 from gateway.upstreams.upstream import Scripted, Upstream
 from guard_runtime.conversation import Media, MediaKind
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from tests.bypass.walls import CHAT, MESSAGES, RESPONSES, Json, asking, code, post
 from tests.support.faulty_provider import answer, faulty_thread
 from tests.support.gateway_server import Parts, blocking, record, served
@@ -59,8 +59,8 @@ def eyes(answers: Any = sight) -> Scripted:
 
 
 def seeing(upstream: Scripted | None = None, **options: Any) -> Parts:
-    reader: MediaReader = Describer(upstream or eyes(), "see", seconds=2.0, most_bytes=600)
-    return Parts(upstream=Scripted.saying("ok"), readers=Readers(dict.fromkeys(MediaKind, reader)), **options)
+    reader: MediaReader = MediaDescriber(upstream or eyes(), "see", seconds=2.0, most_bytes=600)
+    return Parts(upstream=Scripted.saying("ok"), readers=MediaReaders(dict.fromkeys(MediaKind, reader)), **options)
 
 
 def bodies(says: str) -> Mapping[str, Json]:
@@ -139,7 +139,7 @@ class Slow:
 
 
 def test_a_reader_that_is_slow_is_not_waited_for() -> None:
-    parts = Parts(readers=Readers({MediaKind.IMAGE: Slow(eyes())}))
+    parts = Parts(readers=MediaReaders({MediaKind.IMAGE: Slow(eyes())}))
     with served(parts.gateway) as url:
         assert code(post(url, asking([picture("a cat")]))) == UNREAD
 
@@ -190,7 +190,7 @@ def test_no_request_has_more_than_sixteen_pieces_read() -> None:
 
 
 def test_a_number_in_a_picture_cannot_be_masked_there() -> None:
-    parts = seeing(guards=(Rules(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
+    parts = seeing(guards=(PersonalData(),), policy=blocking(Action.REWRITE, Rewrite.MASK))
     with served(parts.gateway) as url:
         reply = post(url, asking([picture("11010519491231002X")]))
     assert parts.upstream.asked == []  # type: ignore[attr-defined]
@@ -225,7 +225,7 @@ def test_a_forbidden_word_in_a_file_of_plain_text_is_found() -> None:
 def test_a_sound_is_transcribed_by_a_speech_model_over_a_socket() -> None:
     with faulty_thread(answer({"text": "something forbidden"}), answer({"text": "fine"})) as provider:
         upstream = OpenAICompatible("ears", Endpoint(provider.url))
-        parts = Parts(readers=Readers({MediaKind.AUDIO: Transcriber(upstream, "hear")}))
+        parts = Parts(readers=MediaReaders({MediaKind.AUDIO: Transcriber(upstream, "hear")}))
         with served(parts.gateway) as url:
             assert code(post(url, asking([sound("a bad sound")]))) == UNREAD
             assert post(url, asking([sound("a good one")])).status_code == 200

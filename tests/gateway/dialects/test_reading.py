@@ -13,6 +13,7 @@ from gateway.dialects import embeddings
 from gateway.dialects.choices import chat, choices, completions
 from gateway.dialects.choices.chat import Chat
 from gateway.dialects.choices.completions import Completions
+from gateway.dialects.choices.vendor_fields import REPORTS
 from gateway.dialects.dialect import Dialect, Event
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import message_blocks, message_stream, messages
@@ -21,7 +22,7 @@ from gateway.dialects.responses import response_items, responses
 from gateway.dialects.responses.responses import Responses
 from gateway.errors import BadRequest, UpstreamError
 from gateway.strict.strict_json import NotStrict, decode
-from guard_runtime.conversation import Part, Path
+from guard_runtime.conversation import Kind, Part, Path
 from tests.gateway.dialects import full_embeddings
 from tests.gateway.dialects.choices import full_chat, full_completions
 from tests.gateway.dialects.messages import full_messages
@@ -39,6 +40,9 @@ from tests.gateway.dialects.mutations import (
 from tests.gateway.dialects.refusals import BLOCKED
 from tests.gateway.dialects.responses import full_responses
 
+LABELS = frozenset({"user", "safety_identifier", "prompt_cache_key"})
+"""What the caller calls somebody or something: kept by the provider, never shown to a model."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -47,7 +51,7 @@ class Case:
 
     dialect: Dialect
     full: Any
-    free: tuple[Path, ...] = (("model",), ("metadata",))
+    free: tuple[Path, ...] = (("model",), ("metadata",), *((label,) for label in sorted(LABELS)))
 
     def is_free(self, path: Path) -> bool:
         return any(path[: len(free)] == free for free in self.free)
@@ -88,16 +92,26 @@ def test_no_string_of_a_request_passes_unread(case: Case) -> None:
 SEALED = frozenset({"signature", "encrypted_content", "encrypted_index", "encrypted_stdout"})
 """Base64 that only the provider can open; anything else under these keys is read."""
 NO_CONTENT: dict[str, frozenset[str]] = {
-    "chat": chat.OPTIONS.names | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
-    "completions": completions.OPTIONS.names,
-    "responses": responses.OPTIONS.names | response_items.ITEM_NAMES | response_items.PIECE_NAMES | {"verbosity"},
-    "messages": messages.OPTIONS.names | message_blocks.BLOCK_NAMES | {"role", "media_type", "effort"} | SEALED,
-    "embeddings": embeddings.OPTIONS.names,
+    "chat": chat.FIELDS.identifiers | LABELS | chat.MESSAGE_NAMES | chat.CALL_NAMES | chat.PIECE_NAMES,
+    "completions": completions.FIELDS.identifiers | LABELS,
+    "responses": responses.FIELDS.identifiers
+    | LABELS
+    | response_items.ITEM_NAMES
+    | response_items.PIECE_NAMES
+    | {"verbosity"},
+    "messages": messages.FIELDS.identifiers | message_blocks.BLOCK_NAMES | {"role", "media_type", "effort"} | SEALED,
+    "embeddings": embeddings.FIELDS.identifiers | LABELS,
 }
 """The keys whose strings are no content, by the dialects' own lists. Each is held to an identifier's shape."""
 NO_CONTENT_IN_ANSWERS: dict[str, frozenset[str]] = {
-    "chat": choices.ANSWER_NAMES | choices.CHOICE_NAMES | chat.MESSAGE_NAMES | chat.CALL_NAMES | {"id"},
-    "completions": choices.ANSWER_NAMES | choices.CHOICE_NAMES,
+    "chat": choices.ANSWER_NAMES
+    | choices.CHOICE_NAMES
+    | REPORTS
+    | {"model"}
+    | chat.MESSAGE_NAMES
+    | chat.CALL_NAMES
+    | {"id"},
+    "completions": choices.ANSWER_NAMES | choices.CHOICE_NAMES | REPORTS | {"model"},
     "responses": responses.ANSWER_NAMES | response_items.ITEM_NAMES | response_items.PIECE_NAMES | responses.SETTINGS,
     "messages": message_stream.ANSWER_NAMES | message_blocks.BLOCK_NAMES | SEALED,
     "embeddings": embeddings.ANSWER_NAMES | embeddings.ITEM_NAMES,
@@ -198,7 +212,7 @@ def test_the_name_of_an_event_is_its_own_or_none(streamed: Case) -> None:
 def test_a_full_stream_has_nothing_in_it_that_cannot_be_read(streamed: Case) -> None:
     stream = streamed.dialect.stream(streamed.full.REQUEST)
     deltas = [delta for event in streamed.full.EVENTS for delta in stream.read(event)]
-    assert [delta.channel for delta in deltas if delta.text is None] == []
+    assert [delta.channel for delta in deltas if delta.text is None and delta.kind is not Kind.SEAL] == []
     assert len({delta.channel for delta in deltas}) > 2
     assert stream.finished
 

@@ -6,22 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.judging.judge import Judgement
-from gateway.judging.rewrites import CannotMask, edited, mask_edits, masked, refusal, rewrite_of
-from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite
+from gateway.judging.masks import masked
+from gateway.judging.rewrites import CannotMask, edited, refusal, with_masks
+from gateway.policy.policy import Action, Decision, Policy, Reason
 from guard_runtime.conversation import Direction, Part, Path
-from guard_runtime.verdict import CATEGORIES, Category, Span, Verdict
+from guard_runtime.verdict import Category, Span
 
 PRIVACY = Category.PRIVACY_AND_PROPERTY
 
 
 def span(start: int, end: int, path: Path = ("t",), label: str = "email") -> Span:
     return Span(path, start, end, PRIVACY, label)
-
-
-def judgement(*spans: Span, rewrite: Rewrite = Rewrite.MASK) -> Judgement:
-    decision = Decision(Action.REWRITE, Reason.RULE, Direction.PROMPT, PRIVACY, 1.0, 0.5, rewrite)
-    return Judgement(decision, (decision,), (Verdict("g", dict.fromkeys(CATEGORIES, 0.0), spans),))
 
 
 @given(st.text(min_size=1), st.lists(st.tuples(st.integers(0, 50), st.integers(1, 10))))
@@ -71,18 +66,11 @@ def test_what_cannot_be_edited_in_place_is_never_let_through_unmasked(path: Path
         edited(BODY, {path: "X"}, {path: "joined\ntext"})
 
 
-def test_a_mask_without_a_place_is_no_mask() -> None:
-    with pytest.raises(CannotMask):
-        mask_edits(judgement(), [Part(("t",), "text")], "en")
-    with pytest.raises(CannotMask):
-        mask_edits(judgement(span(0, 1, ("elsewhere",))), [Part(("t",), "text")], "en")
-
-
-def test_the_strongest_rewrite_wins() -> None:
-    assert rewrite_of(judgement(rewrite=Rewrite.MASK)) is Rewrite.MASK
-    mask, again = judgement(), judgement(rewrite=Rewrite.SAFE_MESSAGE)
-    both = Judgement(mask.decision, (*mask.decisions, *again.decisions))
-    assert rewrite_of(both) is Rewrite.SAFE_MESSAGE
+def test_a_span_in_something_that_no_text_can_replace_gives_no_body() -> None:
+    part = Part(("messages", 0, "$keys"), "mail a@b.cn")
+    assert with_masks(BODY, [span(5, 11, part.path)], [part], "en") is None
+    words = Part(("messages", 0, "content"), "a picture put into words")
+    assert with_masks(BODY, [span(0, 9, words.path)], [words], "en") is None
 
 
 def test_a_refusal_speaks_the_callers_language_and_tells_no_score() -> None:

@@ -12,7 +12,7 @@ from gateway.policy.policy import Action, DirectionPolicy, OnBlock, Rewrite
 from gateway.policy.sources import Sources, Treatment
 from gateway.upstreams.upstream import Scripted
 from guard_runtime.errors import GuardFailed
-from guard_runtime.guards.rules import Rules
+from guard_runtime.guards.personal_data import PersonalData
 from guard_runtime.guards.scripted import ScriptedGuard
 from guard_runtime.verdict import Category
 from tests.support.gateway_server import BAD, KEY, OTHER_KEY, Parts, blocking, client, record, served
@@ -190,7 +190,7 @@ def test_a_guard_that_fails_in_the_middle_of_a_stream_ends_it_by_its_own_code() 
 def test_an_id_number_is_masked_on_its_way_out(stream: bool) -> None:
     said = f"His number is {ID_NUMBER}, remember it. " + "More words follow here. " * 10
     parts = Parts(
-        guards=(Rules(),),
+        guards=(PersonalData(),),
         policy=blocking(Action.REWRITE, Rewrite.MASK),
         upstream=Scripted.saying(said, size=3),
     )
@@ -208,7 +208,7 @@ def test_an_id_number_is_masked_on_its_way_out(stream: bool) -> None:
 
 def test_an_id_number_is_masked_on_its_way_in() -> None:
     upstream = Scripted.saying("ok")
-    parts = Parts(guards=(Rules(),), policy=blocking(Action.REWRITE, Rewrite.MASK), upstream=upstream)
+    parts = Parts(guards=(PersonalData(),), policy=blocking(Action.REWRITE, Rewrite.MASK), upstream=upstream)
     with served(parts.gateway) as url:
         messages = [{"role": "user", "content": f"我的身份证是{ID_NUMBER}，帮我填表"}]
         client(url).chat.completions.create(model="m", messages=messages)

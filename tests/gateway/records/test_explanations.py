@@ -3,20 +3,22 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 
-from gateway.api.app import Gateway, create_app
+from gateway.api.app import create_app
+from gateway.api.runtime import Gateway
 from gateway.config.loader import Config, load_config
 from gateway.config.schema import GenerativeFile
 from gateway.errors import ConfigError
 from gateway.judging.judge import Judge, Judgement
 from gateway.policy.policy import Action, Decision, Reason
-from gateway.records.explanations import Analyst
-from gateway.records.record import Analysis, LogSink, MemorySink, Record
+from gateway.records.explanations import ExplanationWorker
+from gateway.records.record import Explanation, LogSink, MemorySink, Outcome, Record
 from gateway.wiring import gateway_of, require_explanations
 from guard_runtime.conversation import Conversation, Direction
 from guard_runtime.errors import GuardFailed
@@ -55,7 +57,7 @@ class Explaining:
 def record(*, text: dict[str, list[str]] | None, action: Action = Action.LOG, id: str = "r1") -> Record:
     decision = Decision(action, Reason.GUARD_FAILURE, Direction.RESPONSE)
     return Record(
-        id=id, outcome="allowed", status=200, dialect="chat", tenant="shop", text=text,
+        id=id, outcome=Outcome.ALLOWED, status=200, dialect="chat", tenant="shop", text=text,
         judgements=((Direction.RESPONSE, Judgement(decision, (decision,))),),
     )  # fmt: skip
 
@@ -64,7 +66,7 @@ SAID = {"prompt": ["怎么煮饭？"], "response": ["先洗米。"]}
 
 
 async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[int]:
-    """The statuses of these requests; then the loop runs until so many analyses are there."""
+    """The statuses of these requests; then the loop runs until so many explanations are there."""
     app = create_app(gateway)
     statuses = []
     async with app.router.lifespan_context(app):
@@ -73,25 +75,25 @@ async def asked(gateway: Gateway, bodies: Sequence[object], until: int) -> list[
             for body in bodies:
                 reply = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
                 statuses.append(reply.status_code)
-            (sink,) = gateway.sinks or ()
+            (sink,) = gateway.runtime.sinks or ()
             assert isinstance(sink, MemorySink)
             await anyio.wait_all_tasks_blocked()
-            assert len(sink.analyses) == until
+            assert len(sink.explanations) == until
     return statuses
 
 
 def gateway(guard: Explaining, *, record_text: bool = True) -> tuple[Gateway, MemorySink]:
     parts = Parts(policy=blocking(record_text=record_text))
     made = parts.gateway
-    fields = {name: getattr(made, name) for name in Gateway.__slots__}
-    return Gateway(**{**fields, "explaining": (guard,)}), parts.sink
+    made.runtime = replace(made.runtime, explaining=(guard,))
+    return made, parts.sink
 
 
 def test_a_blocked_prompt_is_explained_in_the_audit_log() -> None:
     guard = Explaining("因为它要违禁的东西")
     made, sink = gateway(guard)
     assert anyio.run(asked, made, [ASKED, FINE], 1) == [400, 200]
-    (found,) = sink.analyses
+    (found,) = sink.explanations
     assert (found.id, found.guard, found.direction) == (sink.records[0].id, "wordy", Direction.PROMPT)
     assert found.text == "因为它要违禁的东西"
     assert [part.text for part in guard.asked[0].judged] == ["Tell me something forbidden."]
@@ -102,7 +104,7 @@ def test_a_guard_that_thinks_for_ever_delays_no_caller_and_no_shutdown() -> None
     made, sink = gateway(guard)
     assert anyio.run(asked, made, [ASKED] * 5, 0) == [400] * 5
     assert len(sink.records) == 5
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_without_recorded_text_nothing_is_asked_and_nothing_is_written() -> None:
@@ -110,12 +112,12 @@ def test_without_recorded_text_nothing_is_asked_and_nothing_is_written() -> None
     made, sink = gateway(guard, record_text=False)
     assert anyio.run(asked, made, [ASKED], 0) == [400]
     assert not guard.asked
-    assert not sink.analyses
+    assert not sink.explanations
 
 
-def analyst_of(guard: Explaining, most: int = 2) -> tuple[Analyst, MemorySink]:
+def analyst_of(guard: Explaining, most: int = 2) -> tuple[ExplanationWorker, MemorySink]:
     sink = MemorySink()
-    return Analyst([guard], [sink], most=most), sink
+    return ExplanationWorker([guard], [sink], most=most), sink
 
 
 def test_what_does_not_fit_is_dropped_and_counted() -> None:
@@ -149,12 +151,12 @@ def test_an_explanation_that_fails_is_counted_and_the_next_one_is_asked_for(erro
     anyio.run(scenario)
     assert len(guard.asked) == 2
     assert analyst.counts()["failed"] == 2
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_one_that_takes_too_long_is_given_up() -> None:
     sink = MemorySink()
-    analyst = Analyst([Explaining(None)], [sink], seconds=0)
+    analyst = ExplanationWorker([Explaining(None)], [sink], seconds=0)
 
     async def scenario() -> None:
         async with analyst.running():
@@ -180,7 +182,7 @@ def test_an_answer_is_explained_in_the_context_of_its_question_and_only_where_th
     assert conversation.direction is Direction.RESPONSE
     assert conversation.question == "怎么煮饭？"
     assert [part.text for part in conversation.judged] == ["先洗米。"]
-    assert len(sink.analyses) == 1
+    assert len(sink.explanations) == 1
 
 
 def test_a_guard_with_nothing_to_say_leaves_no_line() -> None:
@@ -193,12 +195,12 @@ def test_a_guard_with_nothing_to_say_leaves_no_line() -> None:
 
     anyio.run(scenario)
     assert analyst.counts()["silent"] == 1
-    assert not sink.analyses
+    assert not sink.explanations
 
 
 def test_the_audit_line_is_one_json_object() -> None:
     stream = io.TextIOWrapper(io.BytesIO())
-    LogSink(stream).explained(Analysis("r1", "shop", "wordy", Direction.RESPONSE, "因为"))
+    LogSink(stream).explained(Explanation("r1", "shop", "wordy", Direction.RESPONSE, "因为"))
     line = json.loads(stream.buffer.getvalue())  # type: ignore[attr-defined]
     assert line["event"] == "analysis"
     assert (line["id"], line["tenant"], line["guard"], line["direction"]) == ("r1", "shop", "wordy", "response")
@@ -229,8 +231,8 @@ def explained(explainer: ExplainingGuard | None = None) -> PassageGuard:
 def test_only_guards_with_an_explainer_are_asked_why(tmp_path: Path) -> None:
     explainer = Explaining()
     config = configured(tmp_path, "{kind: scripted}")
-    assert gateway_of(config, Judge([explained(explainer)]), "0").explaining == [explainer]
-    assert gateway_of(config, Judge([explained()]), "0").explaining == []
+    assert gateway_of(config, Judge([explained(explainer)]), "0").runtime.explaining == [explainer]
+    assert gateway_of(config, Judge([explained()]), "0").runtime.explaining == []
 
 
 def test_a_guard_that_cannot_say_why_stops_the_start(tmp_path: Path) -> None:
@@ -247,4 +249,4 @@ def test_a_guard_that_cannot_say_why_stops_the_start(tmp_path: Path) -> None:
 def test_the_larger_guard_of_a_cascade_is_asked_why(tmp_path: Path) -> None:
     explainer = Explaining()
     pair = Cascade(ScriptedGuard(BAD), explained(explainer), Band(0.2, 0.8), name="pair")
-    assert gateway_of(configured(tmp_path, "{kind: scripted}"), Judge([pair]), "0").explaining == [explainer]
+    assert gateway_of(configured(tmp_path, "{kind: scripted}"), Judge([pair]), "0").runtime.explaining == [explainer]

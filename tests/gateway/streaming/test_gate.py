@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from gateway.dialects.dialect import Channel, Delta, Event
 from gateway.errors import UpstreamError
 from gateway.policy.policy import StreamMode, StreamSettings
-from gateway.streaming.channel import MAX_RUN, reach, run_start, tail, unescaped, weigh
-from gateway.streaming.gate import MAX_CHANNELS, SLICE, Gate
+from gateway.streaming.channel import (
+    MAX_BEFORE,
+    MAX_RUN,
+    ChannelRules,
+    ChannelText,
+    from_last_sentence,
+    run_start,
+    unescaped,
+)
+from gateway.streaming.gate import MAX_CHECK, Gate
+from gateway.streaming.hold_buffer import MAX_CHANNELS
+from gateway.streaming.token_weight import last_part, weigh, weight_of
 from guard_runtime.conversation import Kind, Part
 from guard_runtime.verdict import Category, Span
 
@@ -67,8 +77,8 @@ class Driven:
         self.now += seconds
         return self.turn()
 
-    def end(self, *, torn: bool = False) -> "Driven":
-        self.gate.end(torn=torn)
+    def end(self, *, complete: bool = True) -> "Driven":
+        self.gate.end(complete=complete)
         return self.turn()
 
     def text(self, channel: Channel = SAID) -> str:
@@ -137,12 +147,16 @@ def test_a_fast_answer_is_read_less_than_twice_over() -> None:
 
 
 def test_what_is_kept_in_memory_does_not_grow_with_the_answer() -> None:
-    driven = Driven()
+    text = ChannelText(SAID, Kind.TEXT, False, ChannelRules("[{}]".format, 48, from_last_sentence))
+    pieces = []
     for _ in range(3_000):
-        driven.push((SAID, "一个字"))
-    channel = next(iter(driven.gate._texts.values()))
-    assert len(channel.fresh) + len(channel.context) + sum(map(len, channel.arrived)) < 1_000
-    assert len(channel.masks) == 0
+        pieces.append(text.grow("一个字", 0.0))
+        part, _ = text.read(weight_of(MAX_CHECK))
+        text.settle(spans([part]))
+        text.release(pieces[-1])
+    assert len(text.fresh) + len(text.context) + sum(map(len, text.arrived)) < 1_000
+    assert len(text.before) <= MAX_BEFORE
+    assert len(text.masks) == 0
 
 
 def test_a_burst_is_checked_in_slices_and_leaves_whole() -> None:
@@ -150,11 +164,11 @@ def test_a_burst_is_checked_in_slices_and_leaves_whole() -> None:
     text = "长" * 10_000 + "word " * 3_000
     driven.push((SAID, text), size=len(text)).end()
     assert driven.text() == text
-    assert max(weigh(part.text or "") for parts in driven.read for part in parts) <= 4 * (SLICE + 48) + 4 * MAX_RUN
+    assert max(weigh(part.text or "") for parts in driven.read for part in parts) <= weight_of(MAX_CHECK + 48 + MAX_RUN)
 
 
 def test_a_number_across_the_border_of_two_slices_is_masked() -> None:
-    text = "长" * (SLICE - 5) + "11010119900307451X" + "长" * SLICE
+    text = "长" * (MAX_CHECK - 5) + "11010119900307451X" + "长" * MAX_CHECK
     driven = Driven(spans).push((SAID, text), size=len(text)).end()
     assert driven.text() == masked(text)
 
@@ -227,8 +241,8 @@ def test_a_run_that_other_text_waits_for_is_let_go_after_two_release_times() -> 
     assert driven.text() == "是的。"
 
 
-def test_a_run_at_the_end_of_a_torn_answer_never_leaves() -> None:
-    driven = Driven(spans).push((SAID, "号码是")).push((SAID, "1101011990030745")).end(torn=True)
+def test_a_run_at_the_end_of_an_incomplete_answer_never_leaves() -> None:
+    driven = Driven(spans).push((SAID, "号码是")).push((SAID, "1101011990030745")).end(complete=False)
     assert driven.text() == "号码是"
     assert driven.gate.settled
 
@@ -290,7 +304,7 @@ def test_in_async_mode_text_leaves_at_once_and_the_counters_tell() -> None:
     gate.push(Event({"finish": True}), [], 0.0)
     assert len(gate.release(0.0)) == 1
     assert (gate.released, gate.cleared, gate.unguarded) == (3, 0, 3)
-    gate.end(torn=False)
+    gate.end(complete=True)
     gate.take()
     gate.clear()
     assert len(gate.release(0.0)) == 1
@@ -341,10 +355,10 @@ def test_where_a_run_that_may_go_on_begins(text: str, end: int, start: int) -> N
 
 @given(st.text(max_size=200), st.integers(0, 60))
 def test_a_tail_is_an_end_of_the_text_and_no_longer_than_asked(text: str, tokens: int) -> None:
-    found = tail(text, tokens)
-    assert text.endswith(found)
-    assert weigh(found) <= 4 * tokens
-    assert found == text or weigh(text[len(text) - len(found) - 1 :]) > 4 * tokens
+    end = last_part(text, tokens)
+    assert text.endswith(end)
+    assert weigh(end) <= weight_of(tokens)
+    assert end == text or weigh(text[len(text) - len(end) - 1 :]) > weight_of(tokens)
 
 
 @given(st.text(max_size=100))
@@ -442,4 +456,4 @@ def test_a_window_with_little_in_it_waits_four_times_as_long_once_text_has_left(
     ],
 )
 def test_a_check_reaches_back_to_a_sentences_start_within_a_third_and_the_whole_overlap(text: str, again: str) -> None:
-    assert reach(text, 24) == again
+    assert from_last_sentence(text, 24) == again

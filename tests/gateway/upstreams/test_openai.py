@@ -518,8 +518,8 @@ async def test_an_unread_stream_holds_the_provider_back() -> None:
 # What is never sent.
 
 
-@pytest.mark.parametrize("body", [{"api_base": "http://evil"}, {"a": 2**64}, {"a": "\ud800"}])
-async def test_a_body_that_may_not_or_cannot_be_sent_is_not_sent(body: dict[str, object]) -> None:
+@pytest.mark.parametrize("body", [{"a": 2**64}, {"a": "\ud800"}])
+async def test_a_body_that_cannot_be_written_is_not_sent(body: dict[str, object]) -> None:
     async with relay(answer({})) as (upstream, provider):
         with pytest.raises(BadRequest):
             await upstream.answer(CHAT, {**BODY, **body})

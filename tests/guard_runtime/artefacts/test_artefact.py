@@ -16,10 +16,12 @@ from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.guards.classifier import Classifier
 from guard_runtime.onnx.devices import Device, Placement
-from guard_runtime.verdict import Category
+from guard_runtime.verdict import CATEGORIES, Category
 from tests.guard_runtime import tiny
 
 Change = Callable[[dict[str, Any]], None]
+
+POINT = {direction.value: {category.value: 0.9 for category in CATEGORIES} for direction in Direction}
 
 
 def put(path: str, value: Any) -> Change:
@@ -76,12 +78,24 @@ MISTAKES: list[tuple[Change, str]] = [
     (put("opset", "17"), "opset must be a whole number"),
     (put("golden_tolerance", 1), "golden_tolerance must be above 0 and at most 0.2"),
     (put("colour", "red"), "unknown keys colour"),
-    (drop("operating_points.strict"), "operating_points must have exactly balanced, strict"),
+    (drop("operating_points.strict"), "operating_points must have balanced, strict and no other but permissive"),
+    (put("operating_points.loose", POINT), "operating_points must have balanced, strict and no other but permissive"),
+    (put("operating_points.permissive", {"prompt": POINT["prompt"]}), "operating_points.permissive must have exactly"),
+    (
+        put(
+            "operating_points.permissive",
+            {"prompt": {**POINT["prompt"], "prompt_attack": 0.4}, "response": POINT["response"]},
+        ),
+        "operating_points.permissive.prompt: below balanced: prompt_attack",
+    ),
     (drop("operating_points.strict.prompt.prompt_attack"), "operating_points.strict.prompt must have exactly"),
     (
         put("operating_points.strict.prompt.prompt_attack", 1.5),
         "operating_points.strict.prompt: not in 0..1: prompt_attack",
     ),
+    (put("source_bias", {"user": 9}), "source_bias must map sources to numbers from -5 to 5"),
+    (put("source_bias", {"nobody": 1}), "source_bias must map sources"),
+    (put("window_penalty", {"user": -1}), "window_penalty must map sources to numbers from 0 to 5"),
     (put("golden", []), "golden must list at least 16 rows"),
     (put("golden", [{**row, "source": "nobody"} for row in tiny.golden()]), "golden[0] must have prompt"),
     (put("golden", [{"prompt": "hello"}] * 16), "golden[0] must have prompt, response and a score"),

@@ -6,11 +6,11 @@ from export.render import Renderer, Template
 from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Direction
 from guard_runtime.generative.decoder import Decoder
-from guard_runtime.generative.families import FAMILIES
-from guard_runtime.generative.greedy import Writer
-from guard_runtime.generative.prefill import LIMITS, Limits
+from guard_runtime.generative.families.published import FAMILIES
+from guard_runtime.generative.greedy import GreedyDecoder
+from guard_runtime.generative.prefill import LIMITS, PrefillLimits
 from guard_runtime.generative.prompt import Probes, label_tokens
-from guard_runtime.generative.tokenizer import Vocabulary
+from guard_runtime.generative.tokenizer import SafeTokenizer
 from guard_runtime.guards.generative import Contract, GenerativeModel
 from guard_runtime.text.language import Language
 from tests.guard_runtime.generative.qwen import TEMPLATE, tokenizer_json
@@ -25,11 +25,11 @@ VOCABULARY_SIZE = 151_700
 
 
 @functools.cache
-def qwen(*, numbers: bool = False) -> Vocabulary:
-    return Vocabulary(tokenizer_json(numbers=numbers))
+def qwen(*, numbers: bool = False) -> SafeTokenizer:
+    return SafeTokenizer(tokenizer_json(numbers=numbers))
 
 
-def vocabulary(family: str) -> Vocabulary:
+def vocabulary(family: str) -> SafeTokenizer:
     return qwen(numbers=family.startswith("llama"))
 
 
@@ -40,13 +40,13 @@ def probes(family: str) -> Probes:
 
 
 def guard(
-    family: str = "libra_guard", *, limits: Limits = LIMITS, head: dict[int, float] | None = None, seed: int = 0
+    family: str = "libra_guard", *, limits: PrefillLimits = LIMITS, head: dict[int, float] | None = None, seed: int = 0
 ) -> tuple[GenerativeModel, Twin]:
     """A guard of this family; with `head`, one that looks after its format, these tokens favoured."""
     asked = probes(family)
     twin = Twin(label_tokens(asked), VOCABULARY_SIZE, seed)
     decoder = Decoder(twin, SHAPE)
-    writer = None if head is None else Writer(decoder, TwinHead(twin, head), frozenset({END}))
+    greedy = None if head is None else GreedyDecoder(decoder, TwinHead(twin, head), frozenset({END}))
     published = FAMILIES[family]
     contract = Contract(family, asked, CALIBRATION, published.json_key, published.rationale)
-    return GenerativeModel(contract, vocabulary(family), decoder, writer, limits), twin
+    return GenerativeModel(contract, vocabulary(family), decoder, greedy, limits), twin

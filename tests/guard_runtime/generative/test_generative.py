@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused, GuardFailed
-from guard_runtime.generative.decoder import Decoder, Memory, Remembered, Row
-from guard_runtime.generative.families import FAMILIES
-from guard_runtime.generative.prefill import Limits
+from guard_runtime.generative.decoder import Decoder, KVCache, KVCacheStore, Row
+from guard_runtime.generative.families.published import FAMILIES
+from guard_runtime.generative.prefill import PrefillLimits
 from guard_runtime.generative.prompt import Label, Slot, label_tokens, words
 from guard_runtime.guard import Passage
 from guard_runtime.guards.generative import Contract, GenerativeModel
@@ -30,7 +30,7 @@ def alone(family: str, passage: Passage, twin: Twin) -> float:
     probe = probes(family)[passage.direction][0]
     tokens = vocabulary(family).tokens(probe.segments, words(passage))
     decoder = Decoder(twin, SHAPE)
-    (reading,) = decoder.read([Row(tokens, decoder.nothing)])
+    (reading,) = decoder.read([Row(tokens, decoder.empty)])
     logits = dict(zip(label_tokens(probes(family)), map(float, reading.labels), strict=True))
     risky = sum(math.exp(logits[label.token]) for label in probe.labels if label.name in probe.risky)
     return risky / sum(math.exp(logits[label.token]) for label in probe.labels)
@@ -52,7 +52,7 @@ def test_every_family_scores_as_one_whole_prefill_would(family: str, direction: 
 
 
 def test_a_ragged_batch_scores_every_row_as_if_it_were_alone() -> None:
-    model, twin = guard(limits=Limits(rows=8))
+    model, twin = guard(limits=PrefillLimits(rows=8))
     passages = [Passage(RESPONSE, TEXT[:n], QUESTION[: n % 5]) for n in (0, 1, 3, 7, 20, 30, 41)]
     passages += [Passage(PROMPT, TEXT[n:]) for n in (2, 9)]
     for passage, verdict in zip(passages, model.predict(passages), strict=True):
@@ -103,32 +103,32 @@ def test_a_stream_costs_its_new_tokens_and_the_tail_and_not_the_whole_again() ->
         costs.append(twin.fed - before)
     new = len(qwen().text(text)) / 20
     assert max(costs[1:]) < new + 12 + 12
-    assert len(model.remembered) == 1
+    assert len(model.caches) == 1
 
 
 def test_after_eviction_the_answer_is_read_again_and_scores_the_same() -> None:
     passages = [Passage(RESPONSE, TEXT[: 10 * n], QUESTION) for n in range(1, 5)]
     plenty, _ = guard()
-    none, _ = guard(limits=Limits(memory=0))
+    none, _ = guard(limits=PrefillLimits(cache_bytes=0))
     for passage in passages:
         (one,), (other,) = plenty.predict([passage]), none.predict([passage])
         assert one.risk == pytest.approx(other.risk, abs=1e-5)
-    assert len(none.remembered) == 0
+    assert len(none.caches) == 0
 
 
-def test_memories_stay_within_their_budget_and_the_oldest_goes_first() -> None:
-    kept = Remembered(budget=3 * 2 * SHAPE.bytes_per_token)
+def test_caches_stay_within_their_budget_and_the_oldest_goes_first() -> None:
+    kept = KVCacheStore(budget=3 * 2 * SHAPE.bytes_per_token)
 
-    def memory(first: int) -> Memory:
+    def cache(first: int) -> KVCache:
         states = np.zeros((2 * SHAPE.layers, SHAPE.heads, 2, SHAPE.width), np.float32)
-        return Memory((first, first * 10), states, np.zeros((2, 0), np.float32))
+        return KVCache((first, first * 10), states, np.zeros((2, 0), np.float32))
 
     for first in (1, 2, 3):
-        kept.keep(memory(first))
+        kept.keep(cache(first))
     assert kept.recall([1, 10, 5]) is not None
-    kept.keep(memory(4))
+    kept.keep(cache(4))
     assert kept.recall([2, 20]) is None
-    assert kept.nbytes == kept.budget
+    assert kept.nbytes == 3 * 2 * SHAPE.bytes_per_token
     assert kept.evicted == 1
     found = kept.recall([1, 99])
     assert found is not None
@@ -143,11 +143,11 @@ def test_two_streams_at_once_do_not_lose_each_others_keys() -> None:
             passage = Passage(RESPONSE, TEXT[:end], question)
             (verdict,) = model.predict([passage])
             assert verdict.risk == pytest.approx(alone("libra_guard", passage, twin), abs=1e-4)
-    assert len(model.remembered) == 2
+    assert len(model.caches) == 2
 
 
 def test_a_text_longer_than_the_context_is_read_in_windows_and_what_is_left_is_said() -> None:
-    model, _ = guard(limits=Limits(tokens=300, overlap=20, windows=3))
+    model, _ = guard(limits=PrefillLimits(tokens=300, overlap=20, windows=3))
     (verdict,) = model.predict([Passage(RESPONSE, TEXT * 30, QUESTION, ("messages", 1, "content"))])
     assert verdict.coverage.windows == 3
     (unread,) = verdict.coverage.unread
@@ -157,7 +157,7 @@ def test_a_text_longer_than_the_context_is_read_in_windows_and_what_is_left_is_s
 
 
 def test_windows_hold_every_character_between_them() -> None:
-    model, twin = guard(limits=Limits(tokens=300, overlap=20, windows=50))
+    model, twin = guard(limits=PrefillLimits(tokens=300, overlap=20, windows=50))
     (verdict,) = model.predict([Passage(RESPONSE, TEXT * 12, QUESTION)])
     assert verdict.coverage.windows > 3
     assert not verdict.coverage.unread
@@ -165,7 +165,7 @@ def test_windows_hold_every_character_between_them() -> None:
 
 
 def test_a_prompt_that_leaves_no_room_for_text_is_a_failure() -> None:
-    model, _ = guard(limits=Limits(tokens=200))
+    model, _ = guard(limits=PrefillLimits(tokens=200))
     with pytest.raises(GuardFailed, match="no room"):
         model.predict([Passage(RESPONSE, TEXT, QUESTION)])
 
@@ -262,8 +262,8 @@ def test_a_masked_past_token_where_there_is_none_changes_no_score() -> None:
     twin = Twin([3, 5], VOCABULARY_SIZE)
     plain, padded = Decoder(twin, SHAPE), Decoder(twin, SHAPE, least_past=1)
     for rows in ([[7, 8, 9]], [[1], [2, 3, 4]]):
-        one = plain.read([Row(row, plain.nothing) for row in rows])
-        other = padded.read([Row(row, padded.nothing) for row in rows])
+        one = plain.read([Row(row, plain.empty) for row in rows])
+        other = padded.read([Row(row, padded.empty) for row in rows])
         for a, b in zip(one, other, strict=True):
             assert a.labels == pytest.approx(b.labels, abs=1e-5)
-            assert a.memory.states == pytest.approx(b.memory.states, abs=1e-5)
+            assert a.cache.states == pytest.approx(b.cache.states, abs=1e-5)

@@ -17,7 +17,7 @@ from tests.support.gateway_server import Parts, blocking, client, served
 
 ANSWER = "".join(f"第{n}，把水烧开再放面，煮三分钟。" for n in range(40))
 TAIL = 12
-"""Tokens behind the text in Libra's prompt (GUARDS.md 1.1)."""
+"""Tokens behind the text in Libra's prompt."""
 
 
 def streamed(before: int) -> tuple[list[str], int]:
@@ -66,7 +66,7 @@ async def test_where_an_answer_grows_too_long_reading_starts_at_a_place_that_sta
     answered = Conversation((Turn(Role.USER, (Part((), "问"),)),))
 
     class Listener(Batcher):
-        async def check(self, passage: Passage, urgency: object = None) -> object:  # type: ignore[override]
+        async def check(self, passage: Passage, priority: object = None) -> object:  # type: ignore[override]
             seen.append(passage.text)
             return model.predict([replace(passage, text="水")])[0]
 

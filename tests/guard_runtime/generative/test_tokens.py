@@ -7,9 +7,9 @@ import pytest
 from export.render import Renderer, Template
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import ArtefactRefused, GuardFailed
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.generative.prompt import Segment, Slot, probes_from_json, probes_to_json, words
-from guard_runtime.generative.tokenizer import Vocabulary, common_prefix
+from guard_runtime.generative.tokenizer import SafeTokenizer, common_prefix
 from guard_runtime.guard import Passage
 from tests.guard_runtime.generative.guards import probes, qwen
 from tests.guard_runtime.generative.qwen import NOT_CALLED_SPECIAL, SPECIAL, TEMPLATE, tokenizer_json
@@ -113,7 +113,7 @@ def test_a_label_that_is_not_one_token_is_refused() -> None:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": {}, "added_tokens": [1]}', tokenizer_json()[:-100]])
 def test_a_file_that_is_no_tokenizer_is_refused(content: str) -> None:
     with pytest.raises(ArtefactRefused, match="tokenizer"):
-        Vocabulary(content)
+        SafeTokenizer(content)
 
 
 def test_a_lone_surrogate_is_a_failure_and_not_a_verdict() -> None:

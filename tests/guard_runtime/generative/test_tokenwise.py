@@ -15,8 +15,9 @@ from guard_runtime.artefacts.manifest import Calibration
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.errors import ArtefactRefused, GuardFailed
 from guard_runtime.generative.decoder import Decoder, Row
-from guard_runtime.generative.families import FAMILIES, STREAM_RUN
-from guard_runtime.generative.prefill import LIMITS, Limits
+from guard_runtime.generative.families.published import FAMILIES
+from guard_runtime.generative.families.qwen3guard import STREAM_RUN
+from guard_runtime.generative.prefill import LIMITS, PrefillLimits
 from guard_runtime.generative.prompt import Segment, Slot, words
 from guard_runtime.generative.token_heads import (
     Heads,
@@ -51,7 +52,7 @@ def heads(template: str = QWEN3) -> Heads:
     return Renderer(FAMILY, Template(template, {}), qwen()).heads()
 
 
-def guard(limits: Limits = LIMITS, seed: int = 0) -> tuple[TokenwiseModel, Twin]:
+def guard(limits: PrefillLimits = LIMITS, seed: int = 0) -> tuple[TokenwiseModel, Twin]:
     found = heads()
     each = outputs(tuple(found.values()))
     twin = Twin([0], VOCABULARY_SIZE, seed, each)
@@ -60,15 +61,15 @@ def guard(limits: Limits = LIMITS, seed: int = 0) -> tuple[TokenwiseModel, Twin]
 
 
 def whole(passage: Passage, twin: Twin) -> dict[Category, float]:
-    """The scores from one prefill of everything, with no memory of anything, cut where GUARDS.md 1.3 says: a prompt at
+    """The scores from one prefill of everything, with no memory of anything, cut where Qwen3Guard cuts: a prompt at
     the token that closes the user's turn, an answer from the first token behind `</think>` and its empty line."""
     head = heads()[passage.direction]
     tokens = qwen().tokens(head.segments, words(passage))
     decoder = Decoder(twin, SHAPE, outputs=len(twin.each))
-    (reading,) = decoder.read([Row(tokens, decoder.nothing)])
+    (reading,) = decoder.read([Row(tokens, decoder.empty)])
     think = qwen().controls["</think>"]
     start = tokens.index(END) if passage.direction is PROMPT else tokens.index(think) + 2
-    return scores(head, reading.memory.logits[start:], PLAIN)
+    return scores(head, reading.cache.logits[start:], PLAIN)
 
 
 def logits(*risks: str) -> np.ndarray:
@@ -116,11 +117,11 @@ def test_a_growing_answer_scores_at_every_step_as_a_whole_prefill_would(data: st
         (verdict,) = model.predict([passage])
         tokens = qwen().tokens(heads()[RESPONSE].segments, words(passage))
         decoder = Decoder(twin, SHAPE, outputs=len(twin.each))
-        (reading,) = decoder.read([Row(tokens, decoder.nothing)])
-        kept = model.remembered.recall(tokens)
+        (reading,) = decoder.read([Row(tokens, decoder.empty)])
+        kept = model.caches.recall(tokens)
         assert kept is not None
         assert kept.tokens == tuple(tokens)
-        assert kept.logits == pytest.approx(reading.memory.logits, abs=1e-3)
+        assert kept.logits == pytest.approx(reading.cache.logits, abs=1e-3)
         assert verdict.scores == pytest.approx(whole(passage, twin), abs=1e-3)
 
 
@@ -151,16 +152,16 @@ def test_the_answer_goes_on_from_the_keys_of_its_prompt() -> None:
 def test_after_eviction_the_answer_is_read_again_and_scores_the_same() -> None:
     passages = [Passage(RESPONSE, TEXT[: 10 * n], QUESTION) for n in range(1, 5)]
     plenty, _ = guard()
-    none, _ = guard(Limits(memory=0))
+    none, _ = guard(PrefillLimits(cache_bytes=0))
     for passage in passages:
         (one,), (other,) = plenty.predict([passage]), none.predict([passage])
         assert one.scores == pytest.approx(other.scores, abs=1e-5)
-    assert len(none.remembered) == 0
+    assert len(none.caches) == 0
     assert plenty.counts()["spared"] > none.counts()["spared"] == 0
 
 
 def test_a_ragged_batch_scores_every_row_as_if_it_were_alone() -> None:
-    model, twin = guard(Limits(rows=8))
+    model, twin = guard(PrefillLimits(rows=8))
     passages = [Passage(RESPONSE, TEXT[:n], QUESTION[: n % 5]) for n in (1, 3, 7, 20, 30, 41)]
     passages += [Passage(PROMPT, TEXT[n:]) for n in (2, 9)]
     for passage, verdict in zip(passages, model.predict(passages), strict=True):
@@ -178,7 +179,7 @@ def test_a_flag_takes_two_risky_tokens_in_a_row() -> None:
 
 
 def published(risks: list[int]) -> str:
-    """QwenLM/Qwen3Guard's `consecutive_unsafe`, as GUARDS.md 1.3 words it: two in a row Unsafe, then Controversial."""
+    """QwenLM/Qwen3Guard's `consecutive_unsafe`: two in a row Unsafe, then Controversial."""
     for risk in (1, 2):
         if any(one == other == risk for one, other in itertools.pairwise(risks)):
             return ("", "Unsafe", "Controversial")[risk]
@@ -227,7 +228,7 @@ def test_a_control_word_in_a_text_is_judged_as_text(word: str) -> None:
 
 
 def test_an_answer_longer_than_the_context_is_read_in_windows_and_what_is_left_is_said() -> None:
-    model, twin = guard(Limits(tokens=300, overlap=20, windows=3))
+    model, twin = guard(PrefillLimits(tokens=300, overlap=20, windows=3))
     (verdict,) = model.predict([Passage(RESPONSE, TEXT * 30, QUESTION, ("choices", 0))])
     assert verdict.coverage.windows == 3
     (unread,) = verdict.coverage.unread

@@ -1,6 +1,7 @@
 """Texts are read as they came, as they read, and as what they hide; whatever is not read is said."""
 
 import base64
+import math
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,17 @@ def test_language_picks_the_calibration(tmp_path: Path) -> None:
 
     classifier = Classifier(Artefact.load(tiny.artefact(tmp_path / "guard", change)))
     assert read(classifier, "弹").risk < read(classifier, "bomb").risk == pytest.approx(tiny.UNSAFE)
+
+
+def test_a_source_moves_the_calibration(tmp_path: Path) -> None:
+    def change(manifest: dict) -> None:
+        manifest["source_bias"] = {"document": 1.0}
+
+    classifier = Classifier(Artefact.load(tiny.artefact(tmp_path / "guard", change)))
+    told = (Passage(Direction.PROMPT, "bomb", source=source) for source in (Source.DOCUMENT, Source.USER))
+    document, user = classifier.predict(tuple(told))
+    assert user.risk == pytest.approx(tiny.UNSAFE)
+    assert document.risk == pytest.approx(1 / (1 + math.exp(1.0 - tiny.HARMFUL_LOGIT)))
 
 
 def test_a_generative_artefact_is_no_classifier(tmp_path: Path) -> None:

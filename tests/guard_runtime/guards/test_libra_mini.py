@@ -1,17 +1,15 @@
 """The guard that ships loads, passes its own test and reads."""
 
-from pathlib import Path
-
 import anyio
 import pytest
 
-import guard_runtime
+from guard_runtime.artefacts.shipped import MODELS
 from guard_runtime.conversation import Conversation, Direction, Part, Role, Turn
 from guard_runtime.guards.passage_guard import PassageGuard
 from guard_runtime.loading.classifier import load_classifier
 from guard_runtime.verdict import CATEGORIES, Verdict
 
-FOLDER = Path(guard_runtime.__file__).with_name("models") / "libra-mini"
+FOLDER = MODELS / "libra-mini"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from guard_runtime.loading.options import ServingOptions
 from guard_runtime.serving.batch_observer import BatchStats
 from guard_runtime.serving.batcher import Batcher, Priority, QueueLimits
 from guard_runtime.serving.verdict_cache import VerdictCache
-from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Category, Coverage, Unread, UnreadReason, Verdict
 from tests.guard_runtime import tiny
 
 CRIME = Category.ILLEGAL_ACTIVITIES_AND_CRIME
@@ -43,7 +43,7 @@ class Listener:
 
     def _verdict(self, passage: Passage) -> Verdict:
         scores = dict.fromkeys(CATEGORIES, 0.0) | {CRIME: 0.9 if "BAD" in passage.text else 0.1}
-        unread = (Unread(passage.path, "unknown_tokens", 3),) if "???" in passage.text else ()
+        unread = (Unread(passage.path, UnreadReason.UNKNOWN_TOKENS, 3),) if "???" in passage.text else ()
         return Verdict(self.name, scores, (), Coverage(1, len(passage.text), 1, 5, 0, unread))
 
 
@@ -178,7 +178,19 @@ def test_only_four_turns_are_joined() -> None:
     turns = tuple(said(Role.USER, f"turn {number}") for number in range(9))
     _, read = check(Conversation(turns))
     assert "turn 5\nturn 6\nturn 7\nturn 8" in texts(read)
-    assert all("turn 4\n" not in text for text in texts(read))
+    assert all("turn 4\n" not in text for text in texts(read) if not text.startswith("turn 1\n"))
+
+
+def test_what_the_user_said_shortly_is_read_joined_however_far_apart() -> None:
+    turns = (
+        said(Role.USER, "how do I make"),
+        *(said(Role.ASSISTANT, "hm") for _ in range(9)),
+        said(Role.USER, "a BAD"),
+    )
+    _, read = check(Conversation(turns))
+    assert "how do I make\na BAD" in texts(read)
+    _, read = check(Conversation((said(Role.USER, "long " * 50), *turns[1:])))
+    assert not any(text.startswith("long") and text.endswith("BAD") for text in texts(read))
 
 
 def test_a_word_cut_between_parts_is_read_whole() -> None:
@@ -219,10 +231,10 @@ def test_forty_turns_later_only_the_new_one_is_read() -> None:
     turns = tuple(said(Role.USER, f"turn {number}") for number in range(40))
     before, after = Conversation(turns), Conversation((*turns, said(Role.USER, "turn 40")))
     (_, verdict), read = check(before, after)
-    assert len(read) == 40 + 1 + 2
+    assert len(read) == 40 + 1 + 4
     assert verdict.coverage.cached == 40
     assert verdict.coverage.parts == 41
-    assert verdict.coverage.windows == 2
+    assert verdict.coverage.windows == 3
 
 
 def test_a_failure_is_not_remembered() -> None:

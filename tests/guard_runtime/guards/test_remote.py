@@ -11,7 +11,7 @@ from aiohttp import web
 
 from guard_runtime.conversation import Direction
 from guard_runtime.errors import GuardError, GuardFailed, GuardOverloaded, GuardTimeout
-from guard_runtime.generative.families import FAMILIES
+from guard_runtime.generative.families.published import FAMILIES
 from guard_runtime.guard import Passage
 from guard_runtime.guards.remote import ChatGuard, Dialogue, LibraGate, Remote, Server, neutral
 from guard_runtime.serving.breaker import Breaker

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from guard_runtime.conversation import Direction, Source
 from guard_runtime.guard import Passage
 from guard_runtime.serving.verdict_cache import ENTRY_BYTES, VerdictCache
-from guard_runtime.verdict import CATEGORIES, Coverage, Unread, Verdict
+from guard_runtime.verdict import CATEGORIES, Coverage, Unread, UnreadReason, Verdict
 
 KEY = b"k" * 32
 VERDICT = Verdict("tiny", dict.fromkeys(CATEGORIES, 0.5))
@@ -58,11 +58,11 @@ def test_it_takes_no_more_memory_than_it_says() -> None:
     tracemalloc.start()
     for number in range(1_500):
         scores = {category: (number % 97) / 97.1 + 0.001 for category in CATEGORIES}
-        unread = (Unread(("messages", number), "unknown_tokens", number + 1_000),)
+        unread = (Unread(("messages", number), UnreadReason.UNKNOWN_TOKENS, number + 1_000),)
         cache.put(
             "tiny", Passage(Direction.PROMPT, str(number)), Verdict("tiny", scores, (), Coverage(1, unread=unread))
         )
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(cache) < 1_500
-    assert used < cache.bytes + sys.getsizeof(CATEGORIES) + 65_536
+    assert used < cache.size + sys.getsizeof(CATEGORIES) + 65_536

@@ -24,6 +24,11 @@ from training.learning import stage
         ({"categories": ["kindness"]}, "categories"),
         ({"weight": -1}, "weight"),
         ({"weight": True}, "weight"),
+        ({"kind": "poem"}, "kind"),
+        ({"span": [1]}, "span"),
+        ({"span": [0, 9]}, "span"),
+        ({"span": [1, 1]}, "span"),
+        ({"span": [False, 1]}, "span"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, changed: dict[str, Any], field: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.operators import OPERATORS, perturbed
+from evaluation.perturbations import PERTURBATIONS, perturbed
 from guard_runtime.artefacts.artefact import Artefact
 from guard_runtime.guards.classifier import Classifier
 from tests.training import tiny
@@ -163,7 +163,7 @@ def test_shipping_refuses_a_guard_that_int8_changes(
         ship.ship(guard, dev, ship.Edition("tiny", "1.0.0", 64), tmp_path / "art", {})
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_every_operator_changes_text_it_applies_to_and_repeats_itself(name: str) -> None:
     texts = ("请问怎样学会游泳和跑步？", "How do I learn to swim and run?")
     changed = [text for text in texts if perturbed(text, name, "strong", 1) != text]

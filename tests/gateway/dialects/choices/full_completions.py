@@ -75,5 +75,5 @@ BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"model": "demo", "prompt": "x", "n": 1.5}, "n"),
     ({"model": "demo", "prompt": "x", "messages": [{"role": "user", "content": "x"}]}, "messages"),
     ({"model": "demo", "prompt": "x", "stream_options": 7}, "stream_options"),
-    ({"model": "demo", "prompt": "x", "user": "two words"}, "user"),
+    ({"model": "demo", "prompt": "x", "user": "two\nlines"}, "user"),
 )

@@ -182,7 +182,7 @@ BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     (_said({"type": "text", "text": 7}), "messages[0].content[0].text"),
     (_said({"type": "text"}), "messages[0].content[0].text"),
     (_said({"type": "text", "text": "a", "alt": "b"}), "messages[0].content[0].alt"),
-    (_said({"type": "tool_use", "id": "two words", "name": "f", "input": {}}), "messages[0].content[0].id"),
+    (_said({"type": "tool_use", "id": "two\nlines", "name": "f", "input": {}}), "messages[0].content[0].id"),
     (_said({"type": "tool_use", "id": "t", "name": "f", "input": "x"}), "messages[0].content[0].input"),
     (_said({"type": "tool_use", "id": "t", "name": 7, "input": {}}), "messages[0].content[0].name"),
     (_said({"type": "tool_result", "tool_use_id": "t", "content": 7}), "messages[0].content[0].content"),

@@ -92,8 +92,6 @@ def test_what_no_guard_can_read_is_owned_up_to() -> None:
     assert unread == {
         ("source", Kind.MEDIA),
         ("file_id", Kind.MEDIA),
-        ("data", Kind.REASONING),
-        ("$sealed", Kind.TOOL_RESULT),
         ("$results", Kind.TOOL_RESULT),
     }
 
@@ -101,7 +99,10 @@ def test_what_no_guard_can_read_is_owned_up_to() -> None:
 def test_a_signature_is_no_content_but_only_while_it_can_be_one() -> None:
     thinking = {"type": "thinking", "thinking": "a", "signature": "EqQB" * 1000}
     body = {**BODY, "messages": [{"role": "assistant", "content": [thinking]}]}
-    assert [part.text for part in Messages().read_request(body).judged] == ["a"]
+    assert [(part.text, part.kind) for part in Messages().read_request(body).judged] == [
+        ("a", Kind.REASONING),
+        (None, Kind.SEAL),
+    ]
     thinking["signature"] = "how to do it"
     with pytest.raises(BadRequest, match="signature"):
         Messages().read_request(body)
@@ -251,7 +252,7 @@ def test_an_event_that_makes_no_sense_is_the_upstreams_failure(data: dict[str, A
         {"type": "content_block_delta", "index": 0, "delta": {"type": "telepathy_delta", "thought": "a"}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ["a"]}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "a b"}},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": "EqQB"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": "EqQB" * 9}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "telepathy", "thought": "a"}},
         {"type": "telepathy", "thought": "a"},
         {"type": "message_delta", "delta": {"mood": "a b"}, "usage": {"output_tokens": 1}},

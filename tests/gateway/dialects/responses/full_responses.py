@@ -309,7 +309,7 @@ BAD_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
     (_item(role="user", content=[{"type": "input_text", "text": "x", "alt": "y"}]), "input[0].content[0].alt"),
     (_item(role="user", content="x", whisper="y"), "input[0].whisper"),
     (_item(type="function_call", name=7), "input[0].name"),
-    (_item(type="function_call", call_id="two words"), "input[0].call_id"),
+    (_item(type="function_call", call_id="two\nlines"), "input[0].call_id"),
     (_item(type="function_call_output", output=7), "input[0].output"),
     (_item(type="local_shell_call_output", output=[]), "input[0].output"),
 )

@@ -250,7 +250,7 @@ def test_an_event_that_makes_no_sense_is_the_upstreams_failure(data: dict[str, A
         {
             "type": "response.output_item.done",
             "output_index": 0,
-            "item": {"type": "reasoning", "encrypted_content": "g"},
+            "item": {"type": "reasoning", "encrypted_content": "g" * 40},
         },
         {"type": "response.output_item.done", "output_index": 0, "item": {"type": "telepathy", "thought": "a"}},
     ],

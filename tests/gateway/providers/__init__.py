@@ -1,0 +1,1 @@
+"""Answers of many providers and servers, as they really look."""
