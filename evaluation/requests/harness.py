@@ -1,8 +1,9 @@
 """The gateway's own reading, judging and policy, without its server: a request goes in, an outcome comes out."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,63 +11,67 @@ import orjson
 
 from evaluation.datasets import BadData
 from evaluation.requests.outcome import Cost, Effect, Outcome, Target, Third, Window, third_of
-from evaluation.requests.replay import CHANNEL, Replay
 from evaluation.requests.rows import RequestRow, WrongBody
-from gateway.api.app import dialects
-from gateway.api.request_body import require_few
+from gateway.api.request_body import conversation_of, decoded
+from gateway.bugs import bug_place
 from gateway.clock import now
 from gateway.config.loader import Config, load_config
-from gateway.dialects.fields import require_depth
+from gateway.dialects.registry import dialects
 from gateway.errors import ConfigError, GatewayError
-from gateway.judging.judge import Judge, Judgement, named
-from gateway.judging.rewrites import CannotMask, edited, mask_edits, rewrite_of
-from gateway.judging.trust import parted
-from gateway.policy.policy import Action, Decision, Policy, Reason, Rewrite
+from gateway.judging.judge import Judge, Judgement, together
+from gateway.judging.media import MediaReaders
+from gateway.judging.prompt import PromptJudge, PromptRequest
+from gateway.judging.remedy import Mask, remedy
+from gateway.pipeline.record_builder import RecordBuilder
+from gateway.policy.policy import Action, Decision, Reason
+from gateway.streaming.replay import replay
 from gateway.tenants.limits import Limits
-from gateway.upstreams.boundary import refuse_forbidden
+from gateway.tenants.tenants import Tenant
 from gateway.wiring import judge_of
-from guard_runtime.conversation import Conversation, Part
+from guard_runtime.conversation import Conversation, Direction, Part
 from guard_runtime.text.language import language_of
-from guard_runtime.verdict import Category, Place
+from guard_runtime.verdict import Category
 
 DEFAULT_CONFIG = Path(__file__).with_name("balanced.yaml")
 GUARD_SECONDS = 60.0
 """A guard's deadline here, where the config's own is shorter: a busy machine is no fault of the guard."""
+ANSWER = ("choices", 0, "message", "content")
+CHUNK = 8
+"""Characters of each piece of a stream."""
 JOINED_SHOWN = 400
 
 
-class Reader:
+class BodyReader:
     """Reads bodies as the gateway does, within its limits."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._dialects = {dialect.name: dialect for dialect in dialects()}
+        self.dialects = {dialect.name: dialect for dialect in dialects()}
 
     def __call__(self, dialect: str, body: Mapping[str, Any]) -> Conversation:
         """Raises `WrongBody` for what the gateway answers with a 400 or 413."""
-        size = len(orjson.dumps(body))
-        if size > self._limits.body_bytes:
-            raise WrongBody("", f"{size} bytes; the gateway takes {self._limits.body_bytes}")
+        data = orjson.dumps(body)
+        if len(data) > self._limits.body_bytes:
+            raise WrongBody("", f"{len(data)} bytes; the gateway takes {self._limits.body_bytes}")
         try:
-            require_depth(body)
-            refuse_forbidden(body)
-            require_few(body, self._limits.messages)
-            return self._dialects[dialect].read_request(body)
+            return conversation_of(decoded(data), self.dialects[dialect], self._limits)
         except GatewayError as exc:
-            raise WrongBody(exc.param or "", exc.message) from exc
+            raise WrongBody(exc.param or "", exc.message) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Harness:
-    """What every row is judged by: one tenant's policy, all guards of a config."""
+    """What every row is judged by: one tenant's policy, all guards of a config. Media are not read here: the policy's
+    `on_unreadable` answers for them. No row is remembered, so earlier turns are judged in each."""
 
     judge: Judge
-    policy: Policy
-    read_body: Reader
+    tenant: Tenant
+    read_body: BodyReader
 
     @property
     def described(self) -> Mapping[str, str]:
-        return {"policy": self.policy.name, "policy hash": self.policy.hash, "guards": self.judge.version}
+        policy = self.tenant.policy
+        return {"policy": policy.name, "policy_hash": policy.hash, "guards": self.judge.version}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,40 +83,43 @@ class Harness:
     async def outcomes(self, row: RequestRow, *, stream: bool) -> Sequence[Outcome]:
         """Of a request its own; of a reply its own, and with `stream` that of the same reply as a stream."""
         if row.reply is None:
-            return [await self._request(row)]
-        whole = await self._reply(row, row.reply)
-        return [whole, await self._stream(row, row.reply)] if stream else [whole]
+            return [await _guarded(row, Target.REQUEST, self._request(row))]
+        whole = await _guarded(row, Target.REPLY, self._reply(row, row.reply))
+        return [whole, await _guarded(row, Target.STREAM, self._stream(row, row.reply))] if stream else [whole]
 
     async def _request(self, row: RequestRow) -> Outcome:
-        asked, _ = parted(row.conversation, self.policy.sources.trusted)
         started = now()
-        try:
-            judgement = await self.judge.judge(self.policy, asked)
-        except ExceptionGroup as bugs:
-            return _failed(row, Target.REQUEST, bugs)
-        effect = _effect(judgement, masked=_masks_body(row.body, judgement, asked.judged))
-        return _outcome((row, Target.REQUEST, effect), judgement, asked, now() - started)
+        policy = self.tenant.policy
+        request = PromptRequest(
+            row.conversation,
+            row.body,
+            policy.sources,
+            language_of(row.conversation.question),
+            self.tenant.id,
+            self.read_body.dialects[row.dialect].fields.system,
+        )
+        ask = partial(self.judge.judge, policy)
+        prompt = await PromptJudge(MediaReaders()).judge(request, ask, RecordBuilder("", ""))
+        masked = isinstance(remedy(prompt.judgement, prompt.conversation.judged), Mask) or prompt.dropped > 0
+        effect = _effect(prompt.judgement, masked=masked)
+        return _outcome((row, Target.REQUEST, effect), prompt.judgement, prompt.conversation, now() - started)
 
     async def _reply(self, row: RequestRow, reply: str) -> Outcome:
-        conversation = row.conversation.reply(Part(CHANNEL, reply))
         started = now()
-        try:
-            judgement = await self.judge.judge(self.policy, conversation)
-        except ExceptionGroup as bugs:
-            return _failed(row, Target.REPLY, bugs)
-        effect = _effect(judgement, masked=_masks_text(judgement, conversation.judged))
+        conversation = row.conversation.reply(Part(ANSWER, reply))
+        judgement = await self.judge.judge(self.tenant.policy, conversation)
+        effect = _effect(judgement, masked=isinstance(remedy(judgement, conversation.judged), Mask))
         return _outcome((row, Target.REPLY, effect), judgement, conversation, now() - started)
 
     async def _stream(self, row: RequestRow, reply: str) -> Outcome:
         started = now()
-        language = language_of(row.conversation.question)
-        try:
-            replayed = await Replay(self.judge, self.policy, row.conversation, language).run(reply)
-        except ExceptionGroup as bugs:
-            return _failed(row, Target.STREAM, bugs)
-        effect = _effect(replayed.judgement, masked=not replayed.stopped)
-        conversation = row.conversation.reply(*replayed.parts)
-        return _outcome((row, Target.STREAM, effect), replayed.judgement, conversation, now() - started)
+        pieces = [reply[start : start + CHUNK] for start in range(0, len(reply), CHUNK)]
+        ask = partial(self.judge.judge, self.tenant.policy)
+        replayed = await replay(pieces, row.conversation, self.tenant.policy, ask, ANSWER)
+        judgement = together([check.judgement for check in replayed.checks], Direction.RESPONSE)
+        conversation = replayed.checks[-1].conversation if replayed.checks else row.conversation
+        effect = _effect(judgement, masked=replayed.stopped is None)
+        return _outcome((row, Target.STREAM, effect), judgement, conversation, now() - started)
 
 
 def harness_of(config: Path | None, tenant: str | None, environment: Mapping[str, str]) -> Harness:
@@ -124,16 +132,24 @@ def harness_of(config: Path | None, tenant: str | None, environment: Mapping[str
     except ConfigError as exc:
         raise BadData("\n".join(exc.mistakes)) from exc
     judge = Judge(judge.guards, deadline=max(judge.deadline, GUARD_SECONDS))
-    return Harness(judge, _policy(loaded, path, tenant), Reader(loaded.limits))
+    return Harness(judge, _tenant(loaded, path, tenant), BodyReader(loaded.limits))
 
 
-def _policy(config: Config, path: Path, tenant: str | None) -> Policy:
-    policies = {one.id: one.policy for one in config.tenants}
-    if tenant is None and len(policies) == 1:
-        return next(iter(policies.values()))
-    if tenant is None or tenant not in policies:
-        raise BadData(f"{path}: name one of its tenants with --tenant: {', '.join(sorted(policies))}")
-    return policies[tenant]
+def _tenant(config: Config, path: Path, name: str | None) -> Tenant:
+    tenants = {tenant.id: tenant for tenant in config.tenants}
+    if name is None and len(tenants) == 1:
+        return next(iter(tenants.values()))
+    if name is None or name not in tenants:
+        raise BadData(f"{path}: name one of its tenants with --tenant: {', '.join(sorted(tenants))}")
+    return tenants[name]
+
+
+async def _guarded(row: RequestRow, target: Target, look: Awaitable[Outcome]) -> Outcome:
+    """The outcome of a look. A bug in a guard is told by its place alone: its message may quote the row."""
+    try:
+        return await look
+    except ExceptionGroup as bugs:
+        return Outcome(row, target, Effect.COULD_NOT_LOOK, detail=bug_place(bugs))
 
 
 def _effect(judgement: Judgement, *, masked: bool) -> Effect:
@@ -147,35 +163,9 @@ def _effect(judgement: Judgement, *, masked: bool) -> Effect:
         case Action.REWRITE:
             return Effect.MASKED if masked else Effect.REWRITTEN
         case Action.LOG:
-            return Effect.LOGGED
+            return Effect.MASKED if masked and decision.direction is Direction.PROMPT else Effect.LOGGED
         case Action.ALLOW:
-            return Effect.ALLOWED
-
-
-def _masks_body(body: Mapping[str, Any], judgement: Judgement, parts: Sequence[Part]) -> bool:
-    """Whether a rewrite hides spans in the body, rather than say something else instead."""
-    if judgement.decision.action is not Action.REWRITE or rewrite_of(judgement) is not Rewrite.MASK:
-        return False
-    try:
-        edits = mask_edits(judgement, parts, "en")
-        edited(body, edits, {part.path: part.text for part in parts if part.path in edits and part.text is not None})
-    except CannotMask:
-        return False
-    return True
-
-
-def _masks_text(judgement: Judgement, parts: Sequence[Part]) -> bool:
-    if judgement.decision.action is not Action.REWRITE or rewrite_of(judgement) is not Rewrite.MASK:
-        return False
-    try:
-        mask_edits(judgement, parts, "en")
-    except CannotMask:
-        return False
-    return True
-
-
-def _failed(row: RequestRow, target: Target, bugs: BaseException) -> Outcome:
-    return Outcome(row, target, Effect.COULD_NOT_LOOK, detail=f"a guard has a bug: {named(bugs)}")
+            return Effect.MASKED if masked and decision.direction is Direction.PROMPT else Effect.ALLOWED
 
 
 def _outcome(
@@ -201,7 +191,7 @@ def _outcome(
 
 
 def _window(decision: Decision, conversation: Conversation) -> Window:
-    place: Place | None = decision.window
+    place = decision.window
     if place is None:
         return Window()
     if not place.path:

@@ -40,6 +40,7 @@ class RequestRow:
     body: Mapping[str, Any] = field(repr=False)
     conversation: Conversation = field(repr=False)
     reply: str | None = field(default=None, repr=False)
+    dialect: str = "chat"
 
     @property
     def label(self) -> str:
@@ -103,6 +104,7 @@ def _row(record: Record, read_body: ReadBody) -> RequestRow | Broken:
         body=row["body"],
         conversation=conversation,
         reply=row.get("reply"),
+        dialect=row.get("dialect", "chat"),
     )
 
 
