@@ -45,7 +45,13 @@ CODING_AGENT: Mapping[str, str] = {
     "zh": "你是一个编程助手，在用户的仓库里工作。先读文件再改动，改完运行测试。",
     "en": "You are a coding assistant in the user's repository. Read files before you change them, then run the tests.",
 }
-AGENT_TOOLS = ("read_file", "search", "fetch_page", "run_command")
+STEPS: Sequence[tuple[str, Mapping[str, str]]] = (
+    ("read_file", {"path": "README.md"}),
+    ("search", {"query": "release notes"}),
+    ("fetch_page", {"url": "https://docs.example.org/start"}),
+    ("list_files", {"path": "src"}),
+)
+"""Calls that say little, so that what they bring back decides."""
 
 
 def with_system(text: str, lang: str, rng: Random) -> Body:
@@ -128,8 +134,8 @@ def coding_loop(results: Sequence[str], lang: str, rng: Random) -> Body:
 
 def _step(number: int, text: str, rng: Random, said: str | None = None) -> Sequence[Message]:
     name = f"call_{number}"
-    arguments = json.dumps({"target": f"item-{rng.randrange(1000)}"})
-    call = {"id": name, "type": "function", "function": {"name": rng.choice(AGENT_TOOLS), "arguments": arguments}}
+    tool, arguments = rng.choice(STEPS)
+    call = {"id": name, "type": "function", "function": {"name": tool, "arguments": json.dumps(arguments)}}
     return (
         {"role": "assistant", "content": said, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": name, "content": text},
