@@ -7,10 +7,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --progress-b
 STREAMS ?= 50000
 CASES ?= 5000
 DATA ?= ../shared/data
+REQUESTS ?= build/requests/life.jsonl
 NODE := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check simulate lock bench docs reference guard test-models test-clients test-openapi clean
+.PHONY: help serve test check simulate lock bench docs reference guard requests test-models test-clients test-openapi clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -43,6 +44,12 @@ reference: $(VENV)/tests  ## write the generated tables of docs/*/reference anew
 
 guard: $(VENV)/training  ## train and ship libra-mini from its base weights and DATA
 	$(BIN)/python -m training.pipeline --data $(DATA) --out guard_runtime/models/libra-mini $(ARGS)
+
+requests: $(VENV)/tests $(REQUESTS)  ## the release gate: whole requests (REQUESTS=) against thresholds.json
+	$(BIN)/python -m evaluation requests --data $(REQUESTS) --gate --out build/requests
+
+build/requests/life.jsonl: $(VENV)/tests
+	$(BIN)/python -m evaluation build-requests --genres $(DATA) --out $@
 
 test-models: $(VENV)/training  ## the tests that need torch: training and export
 	$(BIN)/python -m pytest tests/training tests/export

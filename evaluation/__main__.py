@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m evaluation COMMAND`, with `--help` for the commands."""
+"""The command line of the harness: `python -m evaluation COMMAND`; `--help` lists the commands."""
 
 import argparse
 import sys
@@ -12,8 +12,7 @@ from tqdm import tqdm
 from evaluation import libra_test, page, report, robustness, scoring
 from evaluation.cluster import Cluster
 from evaluation.datasets import BadData, Share
-from evaluation.requests import building
-from evaluation.requests import command as requests
+from evaluation.requests import commands as requests
 from evaluation.scoring import Bar, Watch
 from guard_runtime.errors import ArtefactRefused
 from guard_runtime.onnx.devices import Device, Placement
@@ -31,11 +30,10 @@ def main(given: Sequence[str] | None = None, watch: Watch = WATCH) -> int:
     """Runs one command. Exits with 2 and one message when a guard or a data file cannot be used."""
     options = _parser().parse_args(given)
     try:
-        options.run(options, watch)
+        return int(options.run(options, watch) or 0)
     except (BadData, ArtefactRefused) as exc:
         print(exc, file=sys.stderr)
         return 2
-    return 0
 
 
 def _score(options: argparse.Namespace, watch: Watch) -> None:
@@ -111,8 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     robust.add_argument("--seed", type=int, default=0)
     robust.add_argument("--out", type=Path, help="JSON file for the results")
     robust.set_defaults(run=_robustness)
-    requests.arguments(commands.add_parser("requests", help="whole requests, judged as the gateway judges them"))
-    building.arguments(commands.add_parser("build-requests", help="whole requests made of labelled texts"))
+    requests.arguments(commands)
     return parser
 
 

@@ -64,6 +64,16 @@ def recalls(scored: Scored, seed: int = 0) -> Mapping[str, Figure]:
     return found
 
 
+def wilson(hits: int, number: int) -> Figure:
+    """A share and its 95 % Wilson interval."""
+    if not number:
+        return Figure(None)
+    z, share = 1.959964, hits / number
+    centre = (share + z * z / (2 * number)) / (1 + z * z / number)
+    half = z * np.sqrt(share * (1 - share) / number + z * z / (4 * number * number)) / (1 + z * z / number)
+    return Figure(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
 def _share(hits: Bools, rng: np.random.Generator) -> Figure:
     if not len(hits):
         return Figure(None)

@@ -30,6 +30,7 @@ from gateway.tenants.tenants import Tenant
 from gateway.wiring import judge_of
 from guard_runtime.conversation import Conversation, Direction, Part
 from guard_runtime.text.language import language_of
+from guard_runtime.verdict import Category
 
 DEFAULT_CONFIG = Path(__file__).with_name("balanced.yaml")
 GUARD_SECONDS = 60.0
@@ -172,6 +173,7 @@ def _outcome(
 ) -> Outcome:
     row, target, effect = looked
     decision, coverage = judgement.decision, judgement.coverage
+    attacks = [verdict.scores[Category.PROMPT_ATTACK] for verdict in judgement.verdicts]
     return Outcome(
         row=row,
         target=target,
@@ -182,6 +184,7 @@ def _outcome(
         guard=decision.guard,
         source=decision.source,
         window=_window(decision, conversation),
+        attack=max(attacks, default=0.0),
         cost=Cost(coverage.windows, coverage.tokens, coverage.cleared, coverage.cached, seconds),
         detail=decision.detail or "; ".join(judgement.failures),
     )

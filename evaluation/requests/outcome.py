@@ -81,8 +81,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One look at one row. The fields of the decision are None where no rule fired. `detail` says why nobody
-    could look."""
+    """One look at one row. `attack` is the highest score for `prompt_attack`; the fields of the decision are None where
+    no rule fired. `detail` says why nobody could look."""
 
     row: RequestRow
     target: Target
@@ -93,6 +93,7 @@ class Outcome:
     guard: str | None = None
     source: str | None = None
     window: Window = Window()
+    attack: float = 0.0
     cost: Cost = Cost()
     detail: str = ""
 
